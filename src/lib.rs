@@ -1,0 +1,24 @@
+//! Lockgate: one-click HTTPS that you host yourself. A TLS-terminating, multi-tenant reverse proxy that meters every
+//! domain, holds each to its plan, and never serves an expired certificate.
+//!
+//! # The house
+//!
+//! A room uses only what lies on its own floor or below; the three walks never import each other. `tests/house.rs` holds
+//! the code to it.
+//!
+//! | floor | rooms |
+//! | --- | --- |
+//! | 5 entrance | [`cli`] commands · [`config`] file -> `Config` · [`server`] opens doors and sockets, reloads, drains |
+//! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
+//! | 3 pen | [`control`] the only writer of the world |
+//! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk |
+//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`alert`] |
+//! | 0 ground | [`clock`] wall time · [`name`] domain names |
+//!
+//! # The request's way
+//!
+//! `proxy::worker` accepts, `proxy::tls` chooses site and certificate, `proxy::serve::walk` is the way itself: host ->
+//! site -> count -> throttle -> origin -> answer.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
