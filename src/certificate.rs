@@ -1,0 +1,299 @@
+//! Certificates: what one says, and which of several serves at a given second.
+//!
+//! Nothing here reads a file or a clock. A [`Certificate`] is parsed once, when it is loaded; its private key is
+//! opened at its first handshake, so that a hundred thousand loaded certificates cost little until they are asked for.
+
+mod choice;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod intermediate;
+mod key;
+mod leaf;
+mod pem;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustls::SignatureScheme;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::error::X509Error;
+use zeroize::Zeroize;
+
+pub use choice::{CertificateSet, Choice, LastResort, Ranks, Source, Standing};
+pub use error::{CertificateError, PairFile};
+pub use key::KeyKind;
+use leaf::Leaf;
+
+use crate::clock::UnixTime;
+use crate::name::DomainName;
+
+/// The most that a certificate or key file may hold; the largest in use are a few dozen KiB.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// The most certificates in one chain: a public one has two to four, and every client receives all of them.
+pub const MAX_CHAIN: usize = 32;
+
+/// A certificate file (chain, leaf first) and its key's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PairPaths {
+    /// PEM, leaf first.
+    pub cert: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// A chain and its key: the leaf's facts, parsed once, and what a handshake needs.
+pub struct Certificate {
+    leaf: Leaf,
+    /// Chain and key until the first handshake, which takes them: kept twice, they would be half of the memory.
+    closed: Mutex<Option<Closed>>,
+    /// `None` inside: the key turned out not to open. Then it never will, and is not tried again.
+    opened: OnceLock<Option<Arc<CertifiedKey>>>,
+}
+
+/// Chain and key as loaded.
+struct Closed {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl Certificate {
+    /// Reads a chain (leaf first) and a key (PKCS#8, PKCS#1 or SEC1; of several the first), both PEM (RFC 7468).
+    /// Both may be the same text.
+    ///
+    /// # Errors
+    /// See [`Certificate::from_der`]; and what is wrong with the PEM.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+        Self::from_der(pem::chain(chain)?, pem::key(key)?)
+    }
+
+    /// Takes a chain (leaf first) and the leaf's key. That the public half found in the key is the leaf's is checked
+    /// here, which costs microseconds; [`Certificate::open`] checks the private half too.
+    ///
+    /// # Errors
+    /// [`CertificateError`]: no or too many certificates, one that is no X.509, a key that is of an unsupported kind
+    /// or belongs to another certificate.
+    pub fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
+        let mut closed = Closed { chain, key };
+        if closed.chain.len() > MAX_CHAIN {
+            return Err(CertificateError::ChainTooLong { certificates: closed.chain.len() });
+        }
+        let (first, rest) = closed.chain.split_first_mut().ok_or(CertificateError::NoCertificate)?;
+        let (leaf, public) = leaf::parse(first)?;
+        for (der, position) in rest.iter_mut().zip(2..) {
+            let bad = |error: X509Error| CertificateError::BadCertificate { position, reason: error.to_string() };
+            *der = intermediate::share(std::mem::replace(der, CertificateDer::from_slice(&[]))).map_err(bad)?;
+        }
+        key::check_fits(&closed.key, &public, leaf.key_kind, rest)?;
+        Ok(Self { leaf, closed: Mutex::new(Some(closed)), opened: OnceLock::new() })
+    }
+
+    /// The names it is for, in normal form: dNSName and iPAddress of the subject alternative names; the common name
+    /// only where there are none (RFC 9525, section 6.3). Entries that can be no domain's name are left out.
+    pub fn names(&self) -> &[DomainName] {
+        &self.leaf.names
+    }
+
+    /// The first second at which it is valid.
+    pub fn not_before(&self) -> UnixTime {
+        self.leaf.not_before
+    }
+
+    /// The last second at which it is valid (RFC 5280, section 4.1.2.5: inclusive).
+    pub fn not_after(&self) -> UnixTime {
+        self.leaf.not_after
+    }
+
+    /// The issuer's distinguished name, as `C=US, O=Let's Encrypt, CN=E7`.
+    pub fn issuer(&self) -> &str {
+        &self.leaf.issuer
+    }
+
+    /// What key it certifies.
+    pub fn key_kind(&self) -> KeyKind {
+        self.leaf.key_kind
+    }
+
+    /// SHA-256 of the leaf's DER: what browsers and CT logs show as its fingerprint.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.leaf.fingerprint
+    }
+
+    /// The serial number, big-endian, as its issuer wrote it.
+    pub fn serial(&self) -> &[u8] {
+        &self.leaf.serial
+    }
+
+    /// The chain as sent, leaf first: a copy.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|c| c.chain.clone());
+        closed.or_else(|| self.opened().map(|key| key.cert.clone())).unwrap_or_default()
+    }
+
+    /// Whether it may be used at `now`: from the second of notBefore up to and including the second of notAfter.
+    pub fn is_valid_at(&self, now: UnixTime) -> bool {
+        (self.leaf.not_before.secs()..=self.leaf.not_after.secs()).contains(&now.secs())
+    }
+
+    /// Whether it is good for every name that `domain` serves: the exact name or a wildcard one level above it; for a
+    /// wildcard the same wildcard; for an address the same address.
+    pub fn covers(&self, domain: &DomainName) -> bool {
+        self.leaf.names.iter().any(|name| name.covers(domain.as_str()))
+    }
+
+    /// Whether its key can sign with any of `schemes`: by the kind alone, the key stays closed.
+    pub fn signs_any(&self, schemes: &[SignatureScheme]) -> bool {
+        self.leaf.key_kind.signs_any(schemes)
+    }
+
+    /// What rustls serves. The first call opens the key: tens of microseconds for ECDSA, hundreds for RSA.
+    /// `None`: the key does not open.
+    pub fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
+        self.opened().cloned()
+    }
+
+    /// Opens the key now, so that a damaged private half is found before a handshake needs it.
+    ///
+    /// # Errors
+    /// [`CertificateError::BadKey`].
+    pub fn open(&self) -> Result<(), CertificateError> {
+        self.opened().map(|_| ()).ok_or(CertificateError::BadKey)
+    }
+
+    /// Whether the key is known not to open; `false` as long as nobody tried.
+    fn is_known_broken(&self) -> bool {
+        matches!(self.opened.get(), Some(None))
+    }
+
+    fn opened(&self) -> Option<&Arc<CertifiedKey>> {
+        let open = || {
+            let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            let key = key::open(&closed.key, closed.chain.first()?)?;
+            Some(Arc::new(CertifiedKey::new(std::mem::take(&mut closed.chain), key)))
+        };
+        self.opened.get_or_init(open).as_ref()
+    }
+}
+
+/// The facts; never the key.
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("names", &self.leaf.names)
+            .field("key", &self.leaf.key_kind)
+            .field("not_before", &self.leaf.not_before.to_string())
+            .field("not_after", &self.leaf.not_after.to_string())
+            .field("issuer", &self.leaf.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{DAY, NOW, mutated, pair};
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use rustls_pki_types::PrivatePkcs8KeyDer;
+    use rustls_pki_types::pem::PemObject;
+
+    #[rstest]
+    #[case::before(-DAY - 1, false)]
+    #[case::first_second(-DAY, true)]
+    #[case::last_second(DAY, true)]
+    #[case::after(DAY + 1, false)]
+    fn it_is_valid_from_the_first_to_the_last_second(#[case] later_secs: i64, #[case] valid: bool) {
+        let certificate = pair(&["www.example.com"]).valid(-DAY, DAY).make();
+        assert_eq!(certificate.is_valid_at(NOW.plus_secs(later_secs)), valid);
+        let within = UnixTime::from_ms(NOW.plus_secs(later_secs).ms() + 999);
+        assert_eq!(certificate.is_valid_at(within), valid);
+    }
+
+    #[rstest]
+    #[case(&["www.example.com"], "www.example.com", true)]
+    #[case(&["WWW.Example.COM"], "www.example.com", true)]
+    #[case(&["www.example.com"], "example.com", false)]
+    #[case(&["a.example.org", "www.example.com"], "www.example.com", true)]
+    #[case(&["*.example.com"], "www.example.com", true)]
+    #[case(&["*.example.com"], "example.com", false)]
+    #[case(&["*.example.com"], "a.b.example.com", false)]
+    #[case(&["*.example.com"], "*.example.com", true)]
+    #[case(&["*.example.com"], "*.a.example.com", false)]
+    #[case(&["www.example.com"], "*.example.com", false)]
+    #[case(&["192.0.2.1"], "192.0.2.1", true)]
+    #[case(&["192.0.2.1"], "192.0.2.2", false)]
+    #[case(&["2001:db8::1"], "2001:db8:0::1", true)]
+    #[case(&["*.*.example.com", "f*.example.com", "www.example.com"], "www.example.com", true)]
+    #[case(&["f*.example.com"], "foo.example.com", false)]
+    #[case(&["xn--mnchen-3ya.example"], "münchen.example", true)]
+    fn it_covers(#[case] names: &[&str], #[case] domain: &str, #[case] covers: bool) {
+        let certificate = pair(names).make();
+        assert_eq!(certificate.covers(&DomainName::parse(domain).unwrap()), covers, "{certificate:?}");
+    }
+
+    #[test]
+    fn the_common_name_counts_only_where_there_is_no_other() {
+        let name = DomainName::parse("www.example.com").unwrap();
+        assert!(pair(&[]).common_name("www.example.com").make().covers(&name));
+        assert!(!pair(&["a.example.com"]).common_name("www.example.com").make().covers(&name));
+    }
+
+    #[test]
+    fn the_key_is_opened_once_and_the_chain_stays() {
+        let (pair, _) = pair(&["www.example.com"]).chain();
+        let certificate = pair.parse();
+        let before = certificate.chain();
+        assert_eq!(before.len(), 2);
+        assert!(Arc::ptr_eq(&certificate.certified_key().unwrap(), &certificate.certified_key().unwrap()));
+        assert_eq!(certificate.chain(), before);
+        assert_eq!(certificate.certified_key().unwrap().cert, before);
+        certificate.certified_key().unwrap().keys_match().unwrap();
+    }
+
+    #[test]
+    fn an_intermediate_is_kept_once_for_all_chains() {
+        let (pair, _) = pair(&["www.example.com"]).chain();
+        let (one, two) = (pair.parse().chain(), pair.parse().chain());
+        assert_eq!(one, two);
+        assert!(std::ptr::eq(one[1].as_ref(), two[1].as_ref()));
+    }
+
+    #[test]
+    fn debug_output_holds_no_key() {
+        let pair = pair(&["www.example.com"]).pem();
+        let shown = format!("{:?}", pair.parse());
+        assert!(shown.contains("www.example.com") && !shown.contains("PRIVATE") && shown.len() < 300, "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_der_makes_it_panic(
+            edits in prop::collection::vec((any::<usize>(), any::<u8>()), 0..4),
+            key_edits in prop::collection::vec((any::<usize>(), any::<u8>()), 0..3),
+            cut in prop_oneof![4 => Just(0), 1 => any::<usize>()],
+        ) {
+            static PAIR: std::sync::LazyLock<(Vec<u8>, Vec<u8>)> = std::sync::LazyLock::new(|| {
+                let pair = pair(&["www.example.com", "192.0.2.1"]).pem();
+                let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap().secret_der().to_vec();
+                (CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap().to_vec(), key)
+            });
+            let cert = CertificateDer::from(mutated(&PAIR.0, &edits, cut));
+            let key = PrivatePkcs8KeyDer::from(mutated(&PAIR.1, &key_edits, 0));
+            if let Ok(certificate) = Certificate::from_der(vec![cert.clone(), cert], key.into()) {
+                let _ = (certificate.is_valid_at(NOW), certificate.open(), format!("{certificate:?}"));
+            }
+        }
+    }
+}
