@@ -22,6 +22,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod alert;
 pub mod certificate;
 pub mod clock;
+pub mod meter;
 pub mod name;
+pub mod plan;
+pub mod refusal;
+pub mod site;
+pub mod snapshot;
+pub mod throttle;
+pub mod usage;

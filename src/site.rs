@@ -1,0 +1,143 @@
+//! One domain as served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use rustls_pki_types::CertificateDer;
+
+use crate::certificate::{CertificateSet, PairPaths};
+use crate::meter::Slot;
+use crate::name::{DomainName, TenantId};
+use crate::plan::Plan;
+use crate::throttle::Throttle;
+
+/// One domain as served. Immutable but for its living parts, which are carried from one snapshot to the next by name.
+#[derive(Debug)]
+pub struct Site {
+    /// The name it is served and metered under.
+    pub name: DomainName,
+    /// What it is held to, if it has a plan.
+    pub plan: Option<Plan>,
+    /// The plan as the `RateLimit-Policy` field says it.
+    pub rate_limit_policy: Option<HeaderValue>,
+    /// Its certificates, in the order in which they may serve.
+    pub certificates: CertificateSet,
+    /// The server behind.
+    pub origin: Arc<Origin>,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<HeaderValue>,
+    /// The largest request body in bytes.
+    pub max_body_bytes: Option<u64>,
+    /// How long the origin may take.
+    pub timeouts: Timeouts,
+    /// Living: where every worker counts its requests.
+    pub slot: Slot,
+    /// Living: what holds it to its plan.
+    pub throttle: Arc<Throttle>,
+}
+
+/// An origin server, shared by all sites that name it in the same way.
+#[derive(Debug)]
+pub struct Origin {
+    /// Its place in every worker's pools; never reused.
+    pub id: u64,
+    /// Where it is.
+    pub spec: OriginSpec,
+    /// How it is verified; `None` for `http`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// What the operator wants of a domain: the configuration's `[[domain]]`, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteSpec {
+    /// The name it is served and metered under.
+    pub name: DomainName,
+    /// Whose it is.
+    pub tenant: Option<TenantId>,
+    /// What it is held to; `None` is metered and never throttled.
+    pub plan: Option<Plan>,
+    /// The server behind.
+    pub origin: OriginSpec,
+    /// Certificate files, in the order written. Empty: none of its own.
+    pub certificates: Vec<PairPaths>,
+    /// The value of `Strict-Transport-Security`, withheld while an internal certificate serves.
+    pub hsts: Option<HeaderValue>,
+    /// The largest request body in bytes; `None` is unlimited.
+    pub max_body_bytes: Option<u64>,
+    /// How long the origin may take.
+    pub timeouts: Timeouts,
+}
+
+impl SiteSpec {
+    /// A domain that says no more than it must: a name and an `http` origin.
+    pub fn new(name: DomainName, origin: OriginSpec) -> Self {
+        Self {
+            name,
+            tenant: None,
+            plan: None,
+            origin,
+            certificates: Vec::new(),
+            hsts: None,
+            max_body_bytes: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl OriginSpec {
+    /// A plain HTTP/1.1 origin.
+    pub fn http(host: &str, port: u16) -> Self {
+        Self { scheme: Scheme::Http, host: host.to_owned(), port, tls: OriginTls::default() }
+    }
+}
+
+/// Where an origin is and how to speak to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OriginSpec {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// A host name or an address, without brackets.
+    pub host: String,
+    /// 80 or 443 unless written.
+    pub port: u16,
+    /// How an `https` origin is verified; the default for `http`, where it means nothing.
+    pub tls: OriginTls,
+}
+
+/// The protocol towards an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain HTTP/1.1.
+    Http,
+    /// HTTP/1.1 over verified TLS.
+    Https,
+}
+
+/// How an `https` origin is verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct OriginTls {
+    /// The name sent and checked; default: the origin's host.
+    pub sni: Option<String>,
+    /// Roots to trust instead of the system's.
+    pub ca: Option<Arc<[CertificateDer<'static>]>>,
+    /// The operator's explicit word that nothing is to be verified.
+    pub insecure: bool,
+}
+
+/// How long an origin may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To accept a connection (and shake hands).
+    pub connect: Duration,
+    /// From the request sent to the response's head.
+    pub response: Duration,
+    /// Between two pieces of a body, in either direction, and of a tunnel.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), response: Duration::from_secs(60), idle: Duration::from_secs(60) }
+    }
+}
