@@ -25,8 +25,10 @@
 pub mod alert;
 pub mod certificate;
 pub mod clock;
+pub mod issuer;
 pub mod meter;
 pub mod name;
+pub mod pairs;
 pub mod plan;
 pub mod refusal;
 pub mod site;

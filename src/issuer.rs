@@ -1,0 +1,5 @@
+//! Who issues certificates.
+
+pub mod internal;
+
+pub use internal::InternalCa;
