@@ -28,6 +28,7 @@ pub mod clock;
 pub mod issuer;
 pub mod meter;
 pub mod name;
+pub mod origin;
 pub mod pairs;
 pub mod plan;
 pub mod refusal;
