@@ -25,6 +25,7 @@
 pub mod alert;
 pub mod certificate;
 pub mod clock;
+pub mod control;
 pub mod issuer;
 pub mod meter;
 pub mod name;
