@@ -32,6 +32,7 @@ pub mod name;
 pub mod origin;
 pub mod pairs;
 pub mod plan;
+pub mod proxy;
 pub mod refusal;
 pub mod site;
 pub mod snapshot;

@@ -1,0 +1,166 @@
+//! The handshake: which site, which certificate. The only file that implements a rustls trait for clients' connections.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::server::{
+    Acceptor as HelloReader, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{ProtocolVersion, ServerConfig};
+use tokio::io::AsyncWriteExt as _;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::socket::Socket;
+use super::worker::Shared;
+use crate::certificate::Source;
+use crate::clock::UnixTime;
+use crate::meter::Slot;
+
+/// The alert `unrecognized_name` (RFC 6066, section 3), fatal, as a record: rustls itself would say `access_denied`.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// What all handshakes have in common.
+#[derive(Debug)]
+pub struct Acceptor {
+    /// Copied for each handshake, with the choices made for it. A copy costs a hundredth of a handshake.
+    template: ServerConfig,
+    /// One for the life of the process, so that a reload ends no session.
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+/// A handshake that succeeded.
+pub struct Accepted {
+    /// What to speak over.
+    pub stream: TlsStream<Socket>,
+    /// The site that the client asked for, as its meter's slot: the same for as long as the name is served.
+    pub slot: Slot,
+    /// Which of the site's certificates serves.
+    pub source: Source,
+    /// Whether ALPN chose HTTP/2.
+    pub is_http2: bool,
+}
+
+impl Acceptor {
+    /// TLS 1.2 and 1.3, AEAD with ECDHE only, X25519MLKEM768 offered (rustls's defaults), HTTP/2 and HTTP/1.1.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn new() -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut template = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Chosen(None)));
+        template.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        template.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { template, tickets: rustls::crypto::aws_lc_rs::Ticketer::new()? })
+    }
+
+    fn config(&self, key: Arc<CertifiedKey>, slot: Slot) -> Arc<ServerConfig> {
+        let mut config = self.template.clone();
+        config.cert_resolver = Arc::new(Chosen(Some(key)));
+        config.ticketer = Arc::new(SiteTickets { tickets: Arc::clone(&self.tickets), slot });
+        Arc::new(config)
+    }
+}
+
+/// Shakes hands. What fails is counted, and answered as TLS wants it; there is nothing else to do about it.
+pub async fn accept(shared: &Shared, socket: Socket) -> Option<Accepted> {
+    let counters = &shared.counters;
+    let failed = |_| counters.handshakes_failed.inc();
+    let mut start = LazyConfigAcceptor::new(HelloReader::default(), socket).await.map_err(failed).ok()?;
+    let hello = start.client_hello();
+    let snapshot = shared.live.snapshot();
+    // Only a client without SNI is told apart by the address it came to, so only then is the kernel asked.
+    let local = match hello.server_name() {
+        Some(_) => IpAddr::from([0, 0, 0, 0]),
+        None => start.io.local_addr().map_err(failed).ok()?.ip(),
+    };
+    let Some(site) = snapshot.site_for_handshake(hello.server_name(), local) else {
+        counters.handshakes_unrecognized_name.inc();
+        refuse_name(&mut start.io).await;
+        return None;
+    };
+    let now: UnixTime = shared.clock.read().now;
+    let choice = site.certificates.choose(now, hello.signature_schemes());
+    let Some((source, key)) = choice.and_then(|choice| Some((choice.source, choice.certificate.certified_key()?)))
+    else {
+        counters.handshakes_no_certificate.inc();
+        refuse_name(&mut start.io).await;
+        return None;
+    };
+    let slot = site.slot;
+    let config = shared.acceptor.config(key, slot);
+    drop(snapshot);
+    let stream = start.into_stream(config).await.map_err(failed).ok()?;
+    let (_, session) = stream.get_ref();
+    match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => counters.handshakes_ok_tls12.inc(),
+        _ => counters.handshakes_ok_tls13.inc(),
+    }
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    Some(Accepted { stream, slot, source, is_http2 })
+}
+
+async fn refuse_name(socket: &mut Socket) {
+    _ = socket.write_all(&UNRECOGNIZED_NAME).await;
+    _ = socket.shutdown().await;
+}
+
+/// The certificate that was chosen before rustls asked.
+#[derive(Debug)]
+struct Chosen(Option<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Chosen {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+}
+
+/// Tickets that resume only at the site that issued them: each carries its site, under the ticket's own authentication.
+struct SiteTickets {
+    tickets: Arc<dyn ProducesTickets>,
+    slot: Slot,
+}
+
+impl fmt::Debug for SiteTickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SiteTickets({})", self.slot.0)
+    }
+}
+
+impl ProducesTickets for SiteTickets {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.encrypt(&[&self.slot.0.to_be_bytes(), plain].concat())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = self.tickets.decrypt(cipher)?;
+        plain.starts_with(&self.slot.0.to_be_bytes()).then(|| plain.split_off(size_of::<u32>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_good_at_its_own_site_only() {
+        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+        let at = |slot| SiteTickets { tickets: Arc::clone(&tickets), slot: Slot(slot) };
+        let ticket = at(1).encrypt(b"session").unwrap();
+        assert_eq!(at(1).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(at(2).decrypt(&ticket), None);
+    }
+}
