@@ -37,4 +37,5 @@ pub mod refusal;
 pub mod site;
 pub mod snapshot;
 pub mod throttle;
+pub mod upkeep;
 pub mod usage;

@@ -1,0 +1,5 @@
+//! What happens by time, off the workers: counts are gathered and judged, certificates and their files are watched.
+
+pub mod alerts;
+pub mod harvest;
+pub mod watch;
