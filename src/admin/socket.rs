@@ -1,0 +1,35 @@
+//! `data_dir/control.sock`: HTTP/JSON for whoever may read the directory. The command line's changing verbs come here.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Desk;
+use crate::control::{AskReload, ReloadOutcome};
+
+/// The verbs, and health for `lockgate health`.
+pub fn routes(reload: mpsc::Sender<AskReload>, desk: Arc<Desk>) -> Router {
+    Router::new().route("/reload", post(ask_reload)).with_state(Arc::new(reload)).merge(super::health(desk))
+}
+
+async fn ask_reload(State(reload): State<Arc<mpsc::Sender<AskReload>>>) -> Response {
+    let (ask, answer) = oneshot::channel();
+    if reload.send(ask).await.is_err() {
+        return shutting_down();
+    }
+    match answer.await {
+        Ok(outcome @ ReloadOutcome { ok: true, .. }) => (StatusCode::OK, Json(outcome)).into_response(),
+        Ok(outcome) => (StatusCode::UNPROCESSABLE_ENTITY, Json(outcome)).into_response(),
+        Err(_) => shutting_down(),
+    }
+}
+
+fn shutting_down() -> Response {
+    let outcome = ReloadOutcome { ok: false, message: "Lockgate is shutting down".to_owned(), domains: 0 };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(outcome)).into_response()
+}
