@@ -26,6 +26,7 @@ pub mod admin;
 pub mod alert;
 pub mod certificate;
 pub mod clock;
+pub mod config;
 pub mod control;
 pub mod issuer;
 pub mod meter;

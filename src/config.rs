@@ -1,0 +1,120 @@
+//! The configuration file: read, checked whole, and turned into what the rules speak of.
+//!
+//! ```text
+//! load         the way through: file, includes, top level
+//! keys         every key there is
+//! reader       takes values out of tables and reports what is unknown, missing or of the wrong kind
+//! values       durations, sizes, addresses, words
+//! listen limits domain origin include     the parts of the file
+//! problems     gathers what is wrong, so that all of it is reported together
+//! diagnostic   one thing wrong, and how it is shown
+//! source       files, lines, places
+//! ```
+
+mod diagnostic;
+mod domain;
+mod include;
+mod keys;
+mod limits;
+mod listen;
+mod load;
+mod origin;
+mod problems;
+mod reader;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::tz::TimeZone;
+
+use crate::certificate::PairPaths;
+use crate::name::DomainName;
+use crate::plan::Plan;
+use crate::site::SiteSpec;
+pub use crate::snapshot::Limits;
+
+pub use diagnostic::{Diagnostic, Diagnostics, MAX_RENDERED, Severity};
+pub use load::{Loaded, PairPart, PairUse, data_dir_of, load};
+pub use source::MAX_FILE_BYTES;
+
+/// A configuration without errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// Where the process keeps what it must remember; locked while it runs.
+    pub data_dir: PathBuf,
+    /// Whose midnight begins a day.
+    pub timezone: TimeZone,
+    /// What `run` does about a broken certificate pair.
+    pub on_broken_certificate: OnBroken,
+    /// How long requests under way may take to finish at shutdown.
+    pub shutdown_grace: Duration,
+    /// Worker threads; `None`: one per processor that the process may use.
+    pub workers: Option<usize>,
+    /// Addresses.
+    pub listen: Listen,
+    /// What a client may take.
+    pub limits: Limits,
+    /// The program's own log.
+    pub log: Log,
+    /// Every plan by name, the built-in ones included.
+    pub plans: BTreeMap<String, Plan>,
+    /// The operator's own last-but-one resort.
+    pub fallback: Option<PairPaths>,
+    /// The domains, in the order written, names unique.
+    pub domains: Vec<SiteSpec>,
+}
+
+/// What to do at start about a certificate pair that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBroken {
+    /// Serve the domain's fallback and say so.
+    Fallback,
+    /// Do not start.
+    Refuse,
+}
+
+/// The addresses of `[listen]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    /// TLS listeners.
+    pub https: Vec<SocketAddr>,
+    /// Plain listeners, for redirects.
+    pub http: Vec<SocketAddr>,
+    /// Metrics, health, later API and console.
+    pub admin: SocketAddr,
+    /// Metrics and health alone.
+    pub metrics: Option<SocketAddr>,
+    /// Names under which the admin listener may be addressed, besides addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
+    /// The site for clients without or with unknown SNI; one of the domains.
+    pub default: Option<DomainName>,
+    /// The port that redirects name, where a port is mapped; `None`: that of the first `https` listener.
+    pub public_https_port: Option<u16>,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are kept.
+    pub trusted_proxies: Arc<[IpNet]>,
+}
+
+/// The program's own log: `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`.
+    pub level: tracing::Level,
+    /// Lines for people or JSON lines.
+    pub json: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: tracing::Level::INFO, json: false }
+    }
+}

@@ -1,0 +1,145 @@
+//! `[[domain]]`: what is served, and the certificate pairs that are named.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::diagnostic::Wrong;
+use super::keys;
+use super::load::PairUse;
+use super::origin::{self, CaFiles};
+use super::problems::Problems;
+use super::reader::{Reader, Value};
+use super::source::Place;
+use super::values::{domain_name, duration, hsts, not_among, path, size, word_or};
+use crate::certificate::PairPaths;
+use crate::name::{DomainName, TenantId};
+use crate::plan::Plan;
+use crate::site::{SiteSpec, Timeouts};
+
+/// The domains of all files.
+#[derive(Debug)]
+pub struct Domains {
+    plans: BTreeMap<String, Plan>,
+    /// Whether `plans` are all that were written.
+    has_all_plans: bool,
+    ca_files: CaFiles,
+    places: HashMap<DomainName, Place>,
+    /// Those without faults, in the order written.
+    pub sites: Vec<SiteSpec>,
+    /// Their certificate pairs.
+    pub pairs: Vec<PairUse>,
+}
+
+impl Domains {
+    /// None yet; `plans` are those that they can name, which is only held against them if those are all.
+    pub fn new(plans: BTreeMap<String, Plan>, has_all_plans: bool) -> Self {
+        Self {
+            plans,
+            has_all_plans,
+            ca_files: CaFiles::default(),
+            places: HashMap::new(),
+            sites: Vec::new(),
+            pairs: Vec::new(),
+        }
+    }
+
+    /// Whether a domain of that name was read.
+    pub fn contains(&self, name: &DomainName) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The plans, given back.
+    pub fn into_parts(self) -> (BTreeMap<String, Plan>, Vec<SiteSpec>, Vec<PairUse>) {
+        (self.plans, self.sites, self.pairs)
+    }
+
+    /// Reads the domains of a file in the directory `base`.
+    pub fn read_file(&mut self, file: &Reader, base: &Path, problems: &mut Problems) {
+        for domain in file.tables("domain", &keys::DOMAIN, problems) {
+            self.read(&domain, base, problems);
+        }
+    }
+
+    fn read(&mut self, domain: &Reader, base: &Path, problems: &mut Problems) {
+        let name = self.read_name(domain, problems);
+        let tenant = domain.read("tenant", problems, tenant);
+        let plan = domain.read("plan", problems, |v| self.plan(v));
+        let origin = origin::read(domain, base, &mut self.ca_files, problems);
+        let hsts = domain.read("hsts", problems, hsts);
+        let max_body = domain.read("max_body", problems, |v| word_or(v, "unlimited", body_size));
+        let timeouts = read_timeouts(domain, problems);
+        let mut certificates = Vec::new();
+        for table in domain.tables("certificate", &keys::CERTIFICATE, problems) {
+            if let Some(pair) = PairUse::read(&table, base, name.clone(), problems) {
+                certificates.push(pair.pair.clone());
+                self.pairs.push(pair);
+            }
+        }
+        if let (Some(name), Some(origin)) = (name, origin) {
+            let max_body_bytes = max_body.flatten();
+            self.sites.push(SiteSpec { name, tenant, plan, origin, certificates, hsts, max_body_bytes, timeouts });
+        }
+    }
+
+    fn read_name(&mut self, domain: &Reader, problems: &mut Problems) -> Option<DomainName> {
+        let Some(name) = domain.require("name", "\"www.example.com\"", problems, domain_name) else {
+            problems.note_missing_domain();
+            return None;
+        };
+        let place = domain.value("name").map_or(domain.place, |value| value.place);
+        if let Some(first) = self.places.get(&name) {
+            let wrong = Wrong::new(format!("two domains are called `{name}`"), "make them one `[[domain]]`");
+            problems.report_both((place, "again here"), (*first, "first here"), wrong);
+        } else {
+            self.places.insert(name.clone(), place);
+        }
+        Some(name)
+    }
+
+    fn plan(&self, value: &Value) -> Result<Plan, Wrong> {
+        let name = value.text()?;
+        match self.plans.get(name) {
+            Some(plan) => Ok(plan.clone()),
+            None if self.has_all_plans => Err(not_among("plan", name, self.plans.keys().map(String::as_str))),
+            None => Ok(Plan::new(name, 1)),
+        }
+    }
+}
+
+impl PairUse {
+    /// Reads `cert` and `key`.
+    pub(super) fn read(
+        table: &Reader,
+        base: &Path,
+        domain: Option<DomainName>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let place_of = |key| table.value(key).map_or(table.place, |value| value.place);
+        let cert = table.require("cert", "\"certs/www.pem\"", problems, |v| path(v, base));
+        let key = table.require("key", "\"certs/www.key\"", problems, |v| path(v, base));
+        let pair = PairPaths { cert: cert?, key: key? };
+        Some(Self { pair, domain, place: table.place, cert_place: place_of("cert"), key_place: place_of("key") })
+    }
+}
+
+fn tenant(value: &Value) -> Result<TenantId, Wrong> {
+    let text = value.text()?;
+    TenantId::new(text).ok_or_else(|| Wrong::new("`tenant` is empty", "write a name, or leave `tenant` out"))
+}
+
+fn body_size(value: &Value) -> Result<u64, Wrong> {
+    match size(value)? {
+        0 => Err(Wrong::new("`max_body` is 0 and would refuse every body", "write a size such as \"10MiB\"")),
+        size => Ok(size),
+    }
+}
+
+fn read_timeouts(domain: &Reader, problems: &mut Problems) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    if let Some(table) = domain.table("timeouts", &keys::TIMEOUTS, problems) {
+        table.read_into("connect", &mut timeouts.connect, problems, duration);
+        table.read_into("response", &mut timeouts.response, problems, duration);
+        table.read_into("idle", &mut timeouts.idle, problems, duration);
+    }
+    timeouts
+}

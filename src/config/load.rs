@@ -1,0 +1,206 @@
+//! From a file to a [`Config`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use toml::de::DeTable;
+
+use super::diagnostic::{Diagnostic, Diagnostics, Wrong, shown};
+use super::domain::Domains;
+use super::include::Included;
+use super::keys;
+use super::limits::{read_limits, read_log, read_plans};
+use super::listen;
+use super::problems::{Problems, syntax};
+use super::reader::{Reader, Value};
+use super::source::{Place, Source, Sources, Unreadable, read_named, read_regular};
+use super::values::{choice, duration, integer_in, path, timezone, word_or};
+use super::{Config, OnBroken};
+use crate::certificate::PairPaths;
+use crate::name::DomainName;
+
+/// Larger files that are no TOML get one complaint, not all: one made of garbage has a fault every other octet.
+const MAX_RECOVERED_BYTES: usize = 1024 * 1024;
+
+/// Where a process keeps what it must remember, unless the file says otherwise.
+const DEFAULT_DATA_DIR: &str = "/var/lib/lockgate";
+
+/// A configuration, and where its certificate pairs are written.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the files say.
+    pub config: Config,
+    /// Every certificate pair, in the order of the files, as often as it is used. Nothing has been read of them.
+    pub pairs: Vec<PairUse>,
+    sources: Sources,
+}
+
+/// A certificate pair where it is used.
+#[derive(Debug, Clone)]
+pub struct PairUse {
+    /// Its files.
+    pub pair: PairPaths,
+    /// Whose it is; `None`: `[fallback]`'s.
+    pub domain: Option<DomainName>,
+    pub(super) place: Place,
+    pub(super) cert_place: Place,
+    pub(super) key_place: Place,
+}
+
+/// What of a pair is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairPart {
+    /// Both together.
+    Pair,
+    /// The certificate file.
+    Cert,
+    /// The key file.
+    Key,
+}
+
+impl Loaded {
+    /// The diagnostic of a pair that cannot be used, at its table.
+    pub fn broken_pair(&self, pair: &PairUse, what: &str, remedy: &str) -> Diagnostic {
+        self.broken_part(pair, PairPart::Pair, what, remedy)
+    }
+
+    /// The diagnostic of a pair that cannot be used, at what is to blame.
+    pub fn broken_part(&self, pair: &PairUse, part: PairPart, what: &str, remedy: &str) -> Diagnostic {
+        let wrong = Wrong::new(what, remedy);
+        let (place, others): (_, &[_]) = match part {
+            PairPart::Pair => (pair.place, &[(pair.cert_place, ""), (pair.key_place, "")]),
+            PairPart::Cert => (pair.cert_place, &[]),
+            PairPart::Key => (pair.key_place, &[]),
+        };
+        Problems::diagnostic(&self.sources, (place, ""), others, wrong)
+    }
+}
+
+/// Reads the configuration `path` and the files that it includes, and checks everything but certificate pairs.
+///
+/// # Errors
+/// Everything that is wrong, not only the first.
+pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
+    match read_named(path) {
+        Ok(text) => load_text(path, text),
+        Err(e) => Err(Diagnostic::of_file(path, e.line(), unreadable("the configuration file", &e)).into()),
+    }
+}
+
+/// The data directory that `path` names, as far as the file can be read: enough to find the process that runs on it,
+/// also and above all when the rest of the file is wrong.
+pub fn data_dir_of(path: &Path) -> PathBuf {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let mut problems = Problems::default();
+    let mut data_dir = PathBuf::from(DEFAULT_DATA_DIR);
+    if let Ok(text) = read_named(path) {
+        let (file, source) = problems.add_source(Source::new(path, text));
+        let table = parse(file, &source, &mut problems);
+        let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
+        top.read_into("data_dir", &mut data_dir, &mut problems, |v| super::values::path(v, base));
+    }
+    data_dir
+}
+
+fn unreadable(what: &str, error: &Unreadable) -> Wrong {
+    Wrong::new(format!("{what} {error}"), error.remedy())
+}
+
+/// [`load`], once the file is read.
+pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics> {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let mut problems = Problems::default();
+    let (file, source) = problems.add_source(Source::new(path, text));
+    let table = parse(file, &source, &mut problems);
+    let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
+
+    let mut config = Config {
+        path: path.to_owned(),
+        data_dir: PathBuf::from(DEFAULT_DATA_DIR),
+        timezone: TimeZone::UTC,
+        on_broken_certificate: OnBroken::Fallback,
+        shutdown_grace: Duration::from_secs(30),
+        workers: None,
+        listen: super::Listen::default(),
+        limits: read_limits(&top, &mut problems),
+        log: read_log(&top, &mut problems),
+        plans: read_plans(&top, &mut problems),
+        fallback: None,
+        domains: Vec::new(),
+    };
+    read_top(&top, base, &mut config, &mut problems);
+    let listening = listen::read(&top, &mut problems);
+
+    let mut domains = Domains::new(config.plans, !problems.is_broken(top.place));
+    if let Some(table) = top.table("fallback", &keys::FALLBACK, &mut problems) {
+        let pair = PairUse::read(&table, base, None, &mut problems);
+        config.fallback = pair.as_ref().map(|pair| pair.pair.clone());
+        domains.pairs.extend(pair);
+    }
+    domains.read_file(&top, base, &mut problems);
+    read_included(&top, path, base, &mut domains, &mut problems);
+    listening.check_default(|name| domains.contains(name), &mut problems);
+
+    let sources = problems.verdict()?;
+    let (plans, sites, pairs) = domains.into_parts();
+    config = Config { listen: listening.listen, plans, domains: sites, ..config };
+    Ok(Loaded { config, pairs, sources })
+}
+
+fn read_top(top: &Reader, base: &Path, config: &mut Config, problems: &mut Problems) {
+    top.read_into("data_dir", &mut config.data_dir, problems, |v| path(v, base));
+    top.read_into("timezone", &mut config.timezone, problems, timezone);
+    top.read_into("on_broken_certificate", &mut config.on_broken_certificate, problems, |v| {
+        choice(v, &[("fallback", OnBroken::Fallback), ("refuse", OnBroken::Refuse)])
+    });
+    top.read_into("shutdown_grace", &mut config.shutdown_grace, problems, duration);
+    top.read_into("workers", &mut config.workers, problems, |v| word_or(v, "auto", |v| integer_in(v, 1..=1024)));
+}
+
+fn read_included(top: &Reader, main: &Path, base: &Path, domains: &mut Domains, problems: &mut Problems) {
+    let mut included = Included::new(main);
+    let Some(patterns) = top.list("include", problems, |v| included.expand(Value::text(v)?, base)) else { return };
+    for (place, file) in
+        patterns.into_iter().flat_map(|(place, files)| files.into_iter().map(move |file| (place, file)))
+    {
+        match read_regular(&file) {
+            Ok(text) => read_included_file(&file, text, domains, problems),
+            Err(e) if e.line().is_some() => problems.report_file(&file, e.line(), unreadable("the included file", &e)),
+            Err(e) => {
+                problems.note_missing_domain();
+                let mut wrong = unreadable(&format!("the included file `{}`", shown(&file.to_string_lossy())), &e);
+                if matches!(e, Unreadable::Directory) {
+                    wrong.remedy = "name its files with a pattern, as in \"domains.d/*.toml\"".to_owned();
+                }
+                problems.report(place, wrong);
+            }
+        }
+    }
+}
+
+fn read_included_file(path: &Path, text: String, domains: &mut Domains, problems: &mut Problems) {
+    let (file, source) = problems.add_source(Source::new(path, text));
+    let table = parse(file, &source, problems);
+    let reader = Reader::open(&table, &keys::INCLUDED, Place::new(file, 0..0), problems);
+    domains.read_file(&reader, path.parent().unwrap_or(Path::new("")), problems);
+}
+
+/// The file's table, as far as it is TOML.
+fn parse<'i>(file: u32, source: &'i Source, problems: &mut Problems) -> DeTable<'i> {
+    let text = source.text.as_str();
+    let error = match DeTable::parse(text) {
+        Ok(table) => return table.into_inner(),
+        Err(error) => error,
+    };
+    let (table, errors) = if text.len() <= MAX_RECOVERED_BYTES {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        (table.into_inner(), errors)
+    } else {
+        (DeTable::new(), vec![error])
+    };
+    for error in errors {
+        problems.report_syntax(Place::new(file, error.span().unwrap_or_default()), syntax(&error, text));
+    }
+    table
+}
