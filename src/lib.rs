@@ -25,6 +25,7 @@
 pub mod admin;
 pub mod alert;
 pub mod certificate;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -36,6 +37,7 @@ pub mod pairs;
 pub mod plan;
 pub mod proxy;
 pub mod refusal;
+pub mod server;
 pub mod site;
 pub mod snapshot;
 pub mod throttle;

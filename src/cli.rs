@@ -1,0 +1,88 @@
+//! The command line: one file per command. The only place that prints to standard output.
+#![allow(clippy::print_stdout, reason = "printing is what this room is for")]
+
+mod check;
+mod demo;
+mod health;
+mod reload;
+mod run;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config;
+use crate::server::{StartError, control_socket};
+
+/// One-click HTTPS that you host yourself: terminates TLS for many domains in front of their origin servers, meters
+/// each exactly, holds it to its plan, and never serves an expired certificate.
+#[derive(Debug, Parser)]
+#[command(name = "lockgate", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTPS right now, on this machine, with nothing prepared
+    Demo(demo::Demo),
+    /// Serve the domains of a configuration file, in the foreground
+    Run(ConfigFile),
+    /// Say everything that is wrong with a configuration file, and serve nothing
+    Check(check::Check),
+    /// Ask the running Lockgate whether it serves
+    Health(Running),
+    /// Have the running Lockgate read its configuration again, and say what came of it
+    Reload(reload::Reload),
+}
+
+/// The option that every command with a configuration has.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/lockgate/lockgate.toml")]
+    config: PathBuf,
+}
+
+/// Which Lockgate a command speaks to.
+#[derive(Debug, Args)]
+struct Running {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The running Lockgate's data_dir, if the configuration file no longer says
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Running {
+    /// Where it listens for commands.
+    fn control_socket(&self) -> PathBuf {
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| config::data_dir_of(&self.file.config));
+        control_socket(&data_dir)
+    }
+}
+
+impl Cli {
+    /// Carries out the command. 0: fine; 1: the work failed; 2: wrong usage or configuration.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Demo(demo) => demo.run(),
+            Command::Run(file) => run::run(&file.config),
+            Command::Check(check) => check.run(),
+            Command::Health(running) => health::run(&running),
+            Command::Reload(reload) => reload.run(),
+        }
+    }
+}
+
+/// Says why a server did not start.
+fn report(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Config(diagnostics) => eprintln!("{}", diagnostics.render(std::io::stderr().is_terminal())),
+        StartError::Machine(why) => eprintln!("error: {why}"),
+    }
+    error.exit_code()
+}

@@ -1,0 +1,347 @@
+//! Opens doors and sockets, starts the workers and the walks; reloads; drains.
+
+mod crew;
+mod house;
+mod logging;
+mod reports;
+mod signals;
+mod sockets;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus::{IntCounterVec, Opts, Registry};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin::{self, Desk};
+use crate::clock::Clock;
+use crate::config::{self, Config, Diagnostics, Loaded};
+use crate::control::{AskReload, Blueprint, Control, ReloadOutcome};
+use crate::proxy::{Counters, Shared};
+use crate::snapshot::Live;
+use crate::upkeep::alerts::Alerts;
+use crate::upkeep::harvest::{Harvest, Published};
+use crate::upkeep::watch::Watch;
+use crew::Crew;
+use house::House;
+pub use house::control_socket;
+pub use reports::broken_diagnostic;
+use reports::{report_broken, warn_of};
+use signals::{Signals, Told};
+
+/// Threads for everything that is not a request.
+const BACK_OFFICE_THREADS: usize = 2;
+/// How often certificate files, and which certificate serves, are looked at.
+const WATCH: Duration = Duration::from_secs(1);
+/// Questions that may wait for their answer.
+const MAX_WAITING_QUESTIONS: usize = 64;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or what it names, is wrong: exit code 2.
+    #[error("{0}")]
+    Config(Diagnostics),
+    /// The machine does not allow it: exit code 1.
+    #[error("{0}")]
+    Machine(String),
+}
+
+impl StartError {
+    fn machine(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
+        move |error| Self::Machine(format!("{what}: {error}"))
+    }
+
+    /// The exit code that says whose side the error is on.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(2),
+            Self::Machine(_) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Where a server listens, once it does.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// TLS.
+    pub https: Vec<SocketAddr>,
+    /// Plain.
+    pub http: Vec<SocketAddr>,
+    /// Admin.
+    pub admin: SocketAddr,
+    /// The internal authority's root, for clients that are to trust it.
+    pub internal_root_pem: String,
+}
+
+/// Serves the configuration in `path` until told to stop. `ready` is called once requests are answered.
+///
+/// # Errors
+/// If it cannot start. Afterwards nothing ends it but a signal.
+pub fn run(path: &Path, ready: impl FnOnce(&Listening)) -> Result<(), StartError> {
+    let loaded = config::load(path).map_err(StartError::Config)?;
+    let log = logging::start(&loaded.config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(BACK_OFFICE_THREADS)
+        .thread_name("lockgate-office")
+        .enable_all()
+        .build()
+        .map_err(StartError::machine("threads cannot be started"))?;
+    let served = runtime.block_on(async {
+        let signals = Signals::listen().map_err(StartError::machine("signals cannot be received"))?;
+        let server = Server::start(loaded, log).await?;
+        ready(&server.listening);
+        server.attend(signals).await;
+        Ok(())
+    });
+    // Dropped, a runtime waits for what blocks: for ever, where a file lies on a server that is gone.
+    runtime.shutdown_background();
+    served
+}
+
+/// A server that serves.
+struct Server {
+    config: Config,
+    log: logging::Handle,
+    control: Arc<Mutex<Control>>,
+    live: Arc<Live>,
+    published: mpsc::UnboundedSender<Published>,
+    crew: Crew,
+    desk: Arc<Desk>,
+    reloads: IntCounterVec,
+    asked_reloads: mpsc::Receiver<AskReload>,
+    listening: Listening,
+    _house: House,
+}
+
+impl Server {
+    async fn start(loaded: Loaded, log: logging::Handle) -> Result<Self, StartError> {
+        let config = loaded.config.clone();
+        let house = House::enter(&config.data_dir)?;
+        let file_limit = house::raise_file_limit();
+        let registry = Registry::new();
+        let metrics = |error: prometheus::Error| StartError::Machine(error.to_string());
+        let counters = Arc::new(Counters::register(&registry).map_err(metrics)?);
+        let reloads = register_reloads(&registry).map_err(metrics)?;
+
+        let live = Arc::new(Live::default());
+        let clock = Arc::new(Clock::default());
+        let alerts = Arc::new(Alerts::default());
+        let mut crew = Crew::enlist(&config, file_limit);
+        let addresses = crew.bind(&config.listen)?;
+        let admin = sockets::bind(config.listen.admin, 1).map_err(StartError::machine(config.listen.admin))?;
+        let scrapes = match config.listen.metrics {
+            Some(address) => Some(sockets::bind(address, 1).map_err(StartError::machine(address))?),
+            None => None,
+        };
+
+        let mut control = Control::new(Arc::clone(&live));
+        let broken = control
+            .apply(blueprint(&config, addresses.https.first()))
+            .map_err(|error| StartError::Machine(error.to_string()))?;
+        report_broken(&loaded, &broken)?;
+        let internal_root_pem = control.internal().root_pem(clock.read().now);
+        let control = Arc::new(Mutex::new(control));
+
+        let (published, news) = mpsc::unbounded_channel();
+        let (figures, questions) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let (ask_reload, asked_reloads) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        _ = published.send((live.snapshot(), config.timezone.clone()));
+        let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), counters, crew.max_connections())
+            .map_err(|error| StartError::Machine(error.to_string()))?;
+        let (shipments, ship_now) = crew.start(&shared)?;
+        tokio::spawn(Harvest::new(Arc::clone(&alerts)).run(Arc::clone(&clock), shipments, news, questions, ship_now));
+        tokio::spawn(watch(Arc::clone(&control), Arc::clone(&live), Arc::clone(&clock), alerts));
+
+        let desk = Arc::new(Desk {
+            registry,
+            live: Arc::clone(&live),
+            clock,
+            figures,
+            is_serving: AtomicBool::new(true),
+            admin_hosts: config.listen.admin_hosts.clone(),
+        });
+        let (admin_address, sockets) = admin;
+        sockets.into_iter().for_each(|socket| serve_http(socket, admin::admin(Arc::clone(&desk))));
+        let scrapes_address = scrapes.as_ref().map(|(address, _)| *address);
+        for socket in scrapes.into_iter().flat_map(|(_, sockets)| sockets) {
+            serve_http(socket, admin::scrapes(Arc::clone(&desk)));
+        }
+        let control_socket = house.open_control_socket()?;
+        tokio::spawn(admin::listen::serve(control_socket, admin::socket::routes(ask_reload, Arc::clone(&desk))));
+
+        for address in &addresses.https {
+            tracing::info!("listening on https://{address}");
+        }
+        for address in &addresses.http {
+            tracing::info!("listening on http://{address}");
+        }
+        tracing::info!("listening on admin http://{admin_address}");
+        if let Some(address) = scrapes_address {
+            tracing::info!("listening on metrics http://{address}");
+        }
+        let listening =
+            Listening { https: addresses.https, http: addresses.http, admin: admin_address, internal_root_pem };
+        tracing::info!(domains = config.domains.len(), workers = crew.len(), "ready");
+        Ok(Self { config, log, control, live, published, crew, desk, reloads, asked_reloads, listening, _house: house })
+    }
+
+    /// Attends to signals and requests to reload, until it is time to go.
+    async fn attend(mut self, mut signals: Signals) {
+        loop {
+            let reply = tokio::select! {
+                told = signals.told() => match told {
+                    Told::Reload => None,
+                    Told::End => break,
+                },
+                Some(reply) = self.asked_reloads.recv() => Some(reply),
+            };
+            // A reload may wait for a disk that never answers; the end does not.
+            let Some(outcome) = signals.unless_end(self.reload()).await else { break };
+            if let Some(reply) = reply {
+                _ = reply.send(outcome);
+            }
+        }
+        self.drain(signals).await;
+    }
+
+    async fn drain(mut self, mut signals: Signals) {
+        tracing::info!("draining: no new connections; requests under way have {:?}", self.config.shutdown_grace);
+        self.desk.is_serving.store(false, Ordering::Relaxed);
+        let deadline = Instant::now() + self.config.shutdown_grace;
+        match signals.unless_end(self.crew.drain(deadline)).await {
+            Some(true) => tracing::info!("all requests finished"),
+            Some(false) => tracing::warn!("some requests did not finish in time and were ended"),
+            None => tracing::warn!("told again: ending at once"),
+        }
+    }
+
+    /// Reads the configuration again and takes it whole, or keeps the old one whole. Says which in log and metrics.
+    async fn reload(&mut self) -> ReloadOutcome {
+        let outcome = match self.try_reload().await {
+            Ok(message) => ReloadOutcome { ok: true, message, domains: self.config.domains.len() },
+            Err(message) => ReloadOutcome { ok: false, message, domains: self.config.domains.len() },
+        };
+        let result = if outcome.ok { "ok" } else { "refused" };
+        self.reloads.with_label_values(&[result]).inc();
+        if outcome.ok {
+            tracing::info!(domains = outcome.domains, "reloaded: {}", outcome.message);
+        } else {
+            let kind = "reload_refused";
+            tracing::warn!(kind, "reload refused, the old configuration stays in force:\n{}", outcome.message);
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<String, String> {
+        let path = self.config.path.clone();
+        let loaded = in_background(move || config::load(&path)).await?.map_err(|wrong| wrong.to_string())?;
+        let config = loaded.config.clone();
+        refuse_what_needs_a_restart(&self.config, &config)?;
+        let listeners = self.crew.prepare(&config.listen).map_err(|error| error.to_string())?;
+        let control = Arc::clone(&self.control);
+        let blueprint = blueprint(&config, listeners.https.first());
+        let applied = in_background(move || lock(&control).apply(blueprint)).await?;
+        let broken = applied.map_err(|error| error.to_string())?;
+        // Files are data: a broken pair does not keep the rest of a good configuration out.
+        for broken in &broken {
+            warn_of(broken);
+        }
+        self.log.set_level(config.log.level);
+        self.crew.take_over(listeners);
+        _ = self.published.send((self.live.snapshot(), config.timezone.clone()));
+        let before = std::mem::replace(&mut self.config, config);
+        let names =
+            |config: &Config| config.domains.iter().map(|d| d.name.clone()).collect::<std::collections::HashSet<_>>();
+        let (before, after) = (names(&before), names(&self.config));
+        Ok(format!(
+            "{} domains ({} added, {} removed), {} certificate pairs not usable",
+            after.len(),
+            after.difference(&before).count(),
+            before.difference(&after).count(),
+            broken.len()
+        ))
+    }
+}
+
+/// What cannot change while the process runs: said at once, and nothing is half-applied.
+fn refuse_what_needs_a_restart(old: &Config, new: &Config) -> Result<(), String> {
+    let mut changed = Vec::new();
+    let mut differs = |key, is_different| {
+        if is_different {
+            changed.push(key);
+        }
+    };
+    differs("data_dir", old.data_dir != new.data_dir);
+    differs("workers", old.workers != new.workers);
+    differs("limits.max_connections", old.limits.max_connections != new.limits.max_connections);
+    differs("listen.admin", old.listen.admin != new.listen.admin);
+    differs("listen.admin_hosts", old.listen.admin_hosts != new.listen.admin_hosts);
+    differs("listen.metrics", old.listen.metrics != new.listen.metrics);
+    differs("log.format", old.log.json != new.log.json);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let (file, changed) = (new.path.display(), changed.join(", "));
+    Err(format!("{file}: {changed} cannot change while Lockgate runs: restart it, or set the old value again"))
+}
+
+/// The world that a configuration asks for.
+fn blueprint(config: &Config, first_https: Option<&SocketAddr>) -> Blueprint {
+    Blueprint {
+        domains: config.domains.iter().cloned().map(Arc::new).collect(),
+        default: config.listen.default.clone(),
+        fallback: config.fallback.clone(),
+        limits: config.limits.clone(),
+        trusted_proxies: Arc::clone(&config.listen.trusted_proxies),
+        redirect_port: config.listen.public_https_port.or(first_https.map(SocketAddr::port)),
+    }
+}
+
+/// Once a second: have certificate files changed, and which certificate serves whom?
+async fn watch(control: Arc<Mutex<Control>>, live: Arc<Live>, clock: Arc<Clock>, alerts: Arc<Alerts>) {
+    let mut tick = interval(WATCH);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = Watch::default();
+    loop {
+        tick.tick().await;
+        let control = Arc::clone(&control);
+        for broken in in_background(move || lock(&control).poll_pairs()).await.unwrap_or_default() {
+            warn_of(&broken);
+        }
+        watch.step(clock.read().now, &live.snapshot(), &alerts);
+    }
+}
+
+fn register_reloads(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let opts = Opts::new("lockgate_config_reloads_total", "Configuration reloads by outcome.");
+    let reloads = IntCounterVec::new(opts, &["result"])?;
+    registry.register(Box::new(reloads.clone()))?;
+    for result in ["ok", "refused"] {
+        reloads.with_label_values(&[result]);
+    }
+    Ok(reloads)
+}
+
+/// Serves one of the back office's own sockets.
+fn serve_http(socket: std::net::TcpListener, routes: axum::Router) {
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(listener) => _ = tokio::spawn(admin::listen::serve(listener, routes)),
+        Err(error) => tracing::error!(%error, "the admin socket cannot be used"),
+    }
+}
+
+/// Runs what blocks on the disk where that hurts nobody.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| "an internal error, see the log".to_owned())
+}
+
+/// The pen. If its last holder panicked, the world it published before is still whole.
+fn lock(control: &Mutex<Control>) -> std::sync::MutexGuard<'_, Control> {
+    control.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,99 @@
+//! The data directory, which one process has, and what the machine allows us.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::UnixListener;
+
+use super::StartError;
+
+/// More descriptors than this help nobody, and some systems say "unlimited".
+const MAX_FILES: u64 = 1 << 20;
+
+/// The data directory, locked while this lives.
+#[derive(Debug)]
+pub struct House {
+    data_dir: PathBuf,
+    _lock: File,
+}
+
+impl House {
+    /// Makes the directory if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// If it cannot be written to, or another process has it.
+    pub fn enter(data_dir: &Path) -> Result<Self, StartError> {
+        let failed = |error: std::io::Error| {
+            let data_dir = data_dir.display();
+            StartError::Machine(format!(
+                "data_dir {data_dir} cannot be used: {error}; make it writable, or name another"
+            ))
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+        let path = data_dir.join("lock");
+        let mut lock =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                _ = lock.read_to_string(&mut holder);
+                return Err(StartError::Machine(format!(
+                    "data_dir {} is in use by process {}: stop it first, or give this one a data_dir of its own",
+                    data_dir.display(),
+                    holder.trim()
+                )));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // For people and for the message above; nothing depends on it.
+        _ = lock.set_len(0);
+        _ = lock.rewind();
+        _ = writeln!(lock, "{}", std::process::id());
+        Ok(Self { data_dir: data_dir.to_owned(), _lock: lock })
+    }
+
+    /// The control socket, for whoever may enter the directory.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open_control_socket(&self) -> Result<UnixListener, StartError> {
+        let path = control_socket(&self.data_dir);
+        // The lock is ours, so whoever made this is gone.
+        _ = fs::remove_file(&path);
+        let failed = StartError::machine(format!("{} cannot be made", path.display()));
+        let open = || {
+            let listener = UnixListener::bind(&path)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            Ok(listener)
+        };
+        open().map_err(failed)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        _ = fs::remove_file(control_socket(&self.data_dir));
+    }
+}
+
+/// Where the control socket of a data directory is.
+pub fn control_socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+/// Takes as many file descriptors as the machine gives. Returns how many that is.
+pub fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
+    let current = limit.current.unwrap_or(MAX_FILES).min(MAX_FILES);
+    if wanted > current && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok()
+    {
+        wanted
+    } else {
+        current
+    }
+}
