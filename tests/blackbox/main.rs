@@ -1,0 +1,26 @@
+//! The whole program from outside: the real binary, real sockets, real origins, the clock moved by libfaketime.
+//!
+//! Every test drives one proxy of its own on free ports and ends with the checks of `harness::Lockgate`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails should say so at once"
+)]
+
+mod harness;
+
+mod admin;
+mod certificates;
+mod cli;
+mod framing;
+mod limits;
+mod metering;
+mod origins;
+mod patience;
+mod plain;
+mod reload;
+mod serving;
+mod throttling;
+mod tls;
