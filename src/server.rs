@@ -260,7 +260,7 @@ impl Server {
             |config: &Config| config.domains.iter().map(|d| d.name.clone()).collect::<std::collections::HashSet<_>>();
         let (before, after) = (names(&before), names(&self.config));
         Ok(format!(
-            "{} domains ({} added, {} removed), {} certificate pairs not usable",
+            "domains: {} ({} added, {} removed); certificate pairs that cannot be used: {}",
             after.len(),
             after.difference(&before).count(),
             before.difference(&after).count(),

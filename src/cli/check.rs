@@ -27,7 +27,11 @@ impl Check {
             Ok(loaded) => {
                 let (wrong, notes) = check_pairs(&loaded);
                 let (domains, pairs) = (loaded.config.domains.len(), loaded.pairs.len());
-                (wrong, notes, format!("{}: fine: {domains} domains, {pairs} certificates", self.file.config.display()))
+                (
+                    wrong,
+                    notes,
+                    format!("{}: fine (domains: {domains}, certificates: {pairs})", self.file.config.display()),
+                )
             }
         };
         let is_fine = wrong.is_empty();
