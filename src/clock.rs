@@ -98,6 +98,16 @@ impl Clock {
         Self { read, mark: AtomicU64::new(0) }
     }
 
+    /// A clock that goes on where another process's ended: if wall time stepped back since, that begins a new pass.
+    pub fn resuming(last: Option<Reading>) -> Self {
+        let clock = Self::default();
+        if let Some(last) = last {
+            let pass = u64::from(last.pass) << SECS_BITS;
+            clock.mark.store(pass | mark_secs(last.now), Ordering::Relaxed);
+        }
+        clock
+    }
+
     /// Reads wall time. Costs one relaxed load beyond the system's own reading; writes once a second.
     pub fn read(&self) -> Reading {
         let now = (self.read)();

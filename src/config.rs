@@ -40,6 +40,7 @@ use crate::name::DomainName;
 use crate::plan::Plan;
 use crate::site::SiteSpec;
 pub use crate::snapshot::Limits;
+use crate::upkeep::recorder::Retention;
 
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_RENDERED, Severity};
 pub use load::{Loaded, PairPart, PairUse, data_dir_of, load};
@@ -66,6 +67,8 @@ pub struct Config {
     pub limits: Limits,
     /// The program's own log.
     pub log: Log,
+    /// How long what was metered is kept: `[store]`.
+    pub retention: Retention,
     /// Every plan by name, the built-in ones included.
     pub plans: BTreeMap<String, Plan>,
     /// The operator's own last-but-one resort.

@@ -11,7 +11,7 @@
 //! | 5 entrance | [`cli`] commands · [`config`] file -> `Config` · [`server`] opens doors and sockets, reloads, drains |
 //! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
 //! | 3 pen | [`control`] the only writer of the world |
-//! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk |
+//! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk · [`store`] what we remember · [`journal`] counts on their way there |
 //! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`alert`] |
 //! | 0 ground | [`clock`] wall time · [`name`] domain names |
 //!
@@ -30,6 +30,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod issuer;
+pub mod journal;
 pub mod meter;
 pub mod name;
 pub mod origin;
@@ -40,6 +41,7 @@ pub mod refusal;
 pub mod server;
 pub mod site;
 pub mod snapshot;
+pub mod store;
 pub mod throttle;
 pub mod upkeep;
 pub mod usage;

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::{Reading, UnixTime};
 use crate::refusal::OriginFault;
 
@@ -13,7 +15,7 @@ use crate::refusal::OriginFault;
 pub const BUCKET_SECS: u64 = 10;
 
 /// Ten seconds of wall time: bucket `b` covers the seconds `10 b` to `10 b + 9` since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Bucket(pub i64);
 
 impl Bucket {

@@ -15,17 +15,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, Opts, Registry};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::{self, Desk};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{self, Config, Diagnostics, Loaded};
 use crate::control::{AskReload, Blueprint, Control, ReloadOutcome};
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
 use crate::upkeep::alerts::Alerts;
-use crate::upkeep::harvest::{Harvest, Published};
+use crate::upkeep::harvest::{Harvest, Incoming, Published};
+use crate::upkeep::recorder::{Gauges, Recorder, Recording, Retention};
 use crate::upkeep::watch::Watch;
 use crew::Crew;
 use house::House;
@@ -38,6 +39,8 @@ use signals::{Signals, Told};
 const BACK_OFFICE_THREADS: usize = 2;
 /// How often certificate files, and which certificate serves, are looked at.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long the end waits for the disk to take what was counted last.
+const WRITING_PATIENCE: Duration = Duration::from_secs(5);
 /// Questions that may wait for their answer.
 const MAX_WAITING_QUESTIONS: usize = 64;
 
@@ -116,6 +119,8 @@ struct Server {
     reloads: IntCounterVec,
     asked_reloads: mpsc::Receiver<AskReload>,
     listening: Listening,
+    recording: Recording,
+    retention: watch::Sender<Retention>,
     _house: House,
 }
 
@@ -130,7 +135,11 @@ impl Server {
         let reloads = register_reloads(&registry).map_err(metrics)?;
 
         let live = Arc::new(Live::default());
-        let clock = Arc::new(Clock::default());
+        let mut recorder = Recorder::begin(&config.data_dir, clock::now())
+            .await
+            .map_err(|error| StartError::Machine(error.to_string()))?;
+        let gauges = Gauges::register(&registry).map_err(metrics)?;
+        let clock = Arc::new(Clock::resuming(recorder.last_reading()));
         let alerts = Arc::new(Alerts::default());
         let mut crew = Crew::enlist(&config, file_limit);
         let addresses = crew.bind(&config.listen)?;
@@ -151,11 +160,18 @@ impl Server {
         let (published, news) = mpsc::unbounded_channel();
         let (figures, questions) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let (ask_reload, asked_reloads) = mpsc::channel(MAX_WAITING_QUESTIONS);
-        _ = published.send((live.snapshot(), config.timezone.clone()));
+        let mut harvest = Harvest::new(Arc::clone(&alerts));
+        // Before anything is counted: what was counted before goes on, and verdicts stand.
+        harvest.follow(&live.snapshot(), &config.timezone, clock.read());
+        recorder.take_past().into_iter().for_each(|past| harvest.resume(past, clock.read()));
+        let (errands, asked_errands) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let (retention, retained) = watch::channel(config.retention);
+        let recording = recorder.start(errands, Arc::clone(&clock), retained, gauges);
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), counters, crew.max_connections())
             .map_err(|error| StartError::Machine(error.to_string()))?;
-        let (shipments, ship_now) = crew.start(&shared)?;
-        tokio::spawn(Harvest::new(Arc::clone(&alerts)).run(Arc::clone(&clock), shipments, news, questions, ship_now));
+        let (shipments, workers) = crew.start(&shared)?;
+        let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
+        tokio::spawn(harvest.run(Arc::clone(&clock), incoming));
         tokio::spawn(watch(Arc::clone(&control), Arc::clone(&live), Arc::clone(&clock), alerts));
 
         let desk = Arc::new(Desk {
@@ -172,8 +188,9 @@ impl Server {
         for socket in scrapes.into_iter().flat_map(|(_, sockets)| sockets) {
             serve_http(socket, admin::scrapes(Arc::clone(&desk)));
         }
-        let control_socket = house.open_control_socket()?;
-        tokio::spawn(admin::listen::serve(control_socket, admin::socket::routes(ask_reload, Arc::clone(&desk))));
+        if let Some(control_socket) = house.open_control_socket()? {
+            tokio::spawn(admin::listen::serve(control_socket, admin::socket::routes(ask_reload, Arc::clone(&desk))));
+        }
 
         for address in &addresses.https {
             tracing::info!("listening on https://{address}");
@@ -188,7 +205,21 @@ impl Server {
         let listening =
             Listening { https: addresses.https, http: addresses.http, admin: admin_address, internal_root_pem };
         tracing::info!(domains = config.domains.len(), workers = crew.len(), "ready");
-        Ok(Self { config, log, control, live, published, crew, desk, reloads, asked_reloads, listening, _house: house })
+        Ok(Self {
+            config,
+            log,
+            control,
+            live,
+            published,
+            crew,
+            desk,
+            reloads,
+            asked_reloads,
+            listening,
+            recording,
+            retention,
+            _house: house,
+        })
     }
 
     /// Attends to signals and requests to reload, until it is time to go.
@@ -214,11 +245,21 @@ impl Server {
         tracing::info!("draining: no new connections; requests under way have {:?}", self.config.shutdown_grace);
         self.desk.is_serving.store(false, Ordering::Relaxed);
         let deadline = Instant::now() + self.config.shutdown_grace;
-        match signals.unless_end(self.crew.drain(deadline)).await {
-            Some(true) => tracing::info!("all requests finished"),
-            Some(false) => tracing::warn!("some requests did not finish in time and were ended"),
-            None => tracing::warn!("told again: ending at once"),
-        }
+        let patience = match signals.unless_end(self.crew.drain(deadline)).await {
+            Some(true) => {
+                tracing::info!("all requests finished");
+                WRITING_PATIENCE
+            }
+            Some(false) => {
+                tracing::warn!("some requests did not finish in time and were ended");
+                WRITING_PATIENCE
+            }
+            None => {
+                tracing::warn!("told again: ending at once");
+                WRITING_PATIENCE / 10
+            }
+        };
+        _ = signals.unless_end(self.recording.finish(patience)).await;
     }
 
     /// Reads the configuration again and takes it whole, or keeps the old one whole. Says which in log and metrics.
@@ -254,6 +295,7 @@ impl Server {
         }
         self.log.set_level(config.log.level);
         self.crew.take_over(listeners);
+        _ = self.retention.send(config.retention);
         _ = self.published.send((self.live.snapshot(), config.timezone.clone()));
         let before = std::mem::replace(&mut self.config, config);
         let names =

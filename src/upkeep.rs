@@ -2,4 +2,6 @@
 
 pub mod alerts;
 pub mod harvest;
+pub mod ledger;
+pub mod recorder;
 pub mod watch;

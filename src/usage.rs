@@ -2,11 +2,24 @@
 
 mod calendar;
 mod figures;
+mod held;
+mod record;
+mod saved;
+mod series;
 mod window;
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 
 pub use calendar::{Calendar, Day};
 pub use figures::{AskFigures, Figures};
+pub use record::{Chain, DayFacts, DayRecord, Flaw, Hash, Link, NoHash};
+pub use saved::UnreadableState;
+pub use series::{DamagedHour, Hour, Series, pack, raise, unpack};
 pub use window::Window;
+
+use held::Held;
 
 use crate::clock::{Reading, UnixTime};
 use crate::meter::{BUCKET_SECS, Bucket};
@@ -17,28 +30,39 @@ const RECENT_VISITS: usize = 4;
 /// Days whose peaks are kept in memory; more than two only after clock jumps.
 const KEPT_DAYS: usize = 8;
 
-/// What one name used: recent counts, the window's maxima, the days' peaks. An idle name costs some 100 bytes.
-#[derive(Debug, Default)]
+/// What one name used: recent counts, the window's maxima, the days' peaks, and what of it is still to be written down.
+/// An idle name costs some 200 bytes.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// In the order of their first count; the oldest is forgotten first.
     recent: Vec<Visit>,
     window: Window,
     /// In the order of their latest change; the longest unchanged is forgotten first.
     days: Vec<Peak>,
+    /// When the verdict held.
+    held: Held,
+    /// Days with requests that no record has yet.
+    unsealed: Vec<Unsealed>,
+    /// Counts of buckets that closed since they were last taken to be stored.
+    #[serde(skip)]
+    closed: VecDeque<(Bucket, u64)>,
 }
 
 /// One pass's count of one bucket. After a jump back of the clock a bucket can have several.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Visit {
     bucket: Bucket,
     pass: u32,
     count: u64,
     /// The part of `count` that was judged already.
     judged: u64,
+    /// The part of `count` that a journal has.
+    #[serde(skip)]
+    journaled: u64,
 }
 
 /// The highest bucket of a day, the earliest of equals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peak {
     /// Which day.
     pub day: Day,
@@ -46,6 +70,15 @@ pub struct Peak {
     pub count: u64,
     /// The bucket.
     pub at: Bucket,
+}
+
+/// A day that waits for its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsealed {
+    /// Which day.
+    pub day: Day,
+    /// The plan's limit when the day's last bucket with requests closed; `None` without a plan.
+    pub limit_qps: Option<u32>,
 }
 
 /// A bucket that closed over the limit.
@@ -74,17 +107,15 @@ impl Peak {
 impl Usage {
     /// Adds `count` arrivals of `bucket`, met in the clock's `pass`. They are judged by the next [`Self::close`].
     pub fn add(&mut self, bucket: Bucket, pass: u32, count: u64) {
-        if let Some(visit) = self.recent.iter_mut().find(|v| (v.bucket, v.pass) == (bucket, pass)) {
-            visit.count = visit.count.saturating_add(count);
-            return;
-        }
-        if self.recent.len() >= RECENT_VISITS {
-            // The oldest that was judged; one that was not yet is never dropped.
-            if let Some(judged) = self.recent.iter().position(|v| v.judged == v.count) {
-                self.recent.remove(judged);
-            }
-        }
-        self.recent.push(Visit { bucket, pass, count, judged: 0 });
+        self.visit(bucket, pass, |visit| visit.count = visit.count.saturating_add(count));
+    }
+
+    /// Brings back that a visit had counted `count` before the process ended, of which a journal knows.
+    pub fn recall(&mut self, bucket: Bucket, pass: u32, count: u64) {
+        self.visit(bucket, pass, |visit| {
+            visit.count = visit.count.max(count);
+            visit.journaled = visit.journaled.max(count);
+        });
     }
 
     /// Judges what closed by `now`, or was added to since it was judged, against `plan`. Returns the buckets whose
@@ -103,8 +134,11 @@ impl Usage {
             if visit.count <= known {
                 continue;
             }
+            let day = calendar.day_of(visit.bucket);
             self.window.insert(visit.bucket, visit.count);
-            self.raise_peak(Peak { day: calendar.day_of(visit.bucket), count: visit.count, at: visit.bucket });
+            self.raise_peak(Peak { day, count: visit.count, at: visit.bucket });
+            self.unseal(Unsealed { day, limit_qps: plan.map(|plan| plan.max_qps) });
+            self.closed.push_back((visit.bucket, visit.count));
             if let Some(plan) = plan {
                 let standing = plan.judge(visit.count);
                 if standing > plan.judge(known) {
@@ -112,6 +146,7 @@ impl Usage {
                 }
             }
         }
+        self.forget_old_visits();
         exceeded
     }
 
@@ -125,6 +160,27 @@ impl Usage {
         self.window.last_over(plan.excessive_above(), now).map(Window::leaves_at)
     }
 
+    /// Notes that the verdict stands from `now` until `until`, unless [`Self::release`]d before. Says whether that is
+    /// news.
+    pub fn hold(&mut self, now: UnixTime, until: UnixTime) -> bool {
+        self.held.hold(Bucket::of(now), Bucket::of(until))
+    }
+
+    /// Notes that the verdict stands no longer.
+    pub fn release(&mut self, now: UnixTime) {
+        self.held.release(Bucket::of(now));
+    }
+
+    /// Whether the verdict stands at `now`, as last noted.
+    pub fn is_held(&self, now: UnixTime) -> bool {
+        self.held.contains(Bucket::of(now))
+    }
+
+    /// Seconds of `day` under the verdict: 10 for each bucket in any part of which it stood.
+    pub fn held_secs(&self, day: Day) -> u64 {
+        self.held.buckets_in(day).saturating_mul(BUCKET_SECS)
+    }
+
     /// Requests in the last closed bucket.
     pub fn last_closed_count(&self, now: UnixTime) -> u64 {
         let Bucket(current) = Bucket::of(now);
@@ -136,24 +192,99 @@ impl Usage {
         self.days.iter().find(|p| p.day == day).copied()
     }
 
-    /// Counts `today` anew after the zone changed: from the window's buckets since its first. Days that were over
-    /// before it began keep their peaks.
-    pub fn rezone(&mut self, today: Day) {
+    /// Counts today anew after the zone changed, in the days of `calendar`: from the window's buckets since its first.
+    /// Days that were over before it began keep their peaks, and those that were sealed their records.
+    pub fn rezone(&mut self, calendar: &mut Calendar, now: UnixTime) {
+        let today = calendar.today(now);
         self.days.retain(|p| p.day.end <= today.start);
         if let Some((at, count)) = self.window.max_since(today.start) {
             self.raise_peak(Peak { day: today, count, at });
+        }
+        for Unsealed { day: old, limit_qps } in std::mem::take(&mut self.unsealed) {
+            let mut day = calendar.day_of(old.start);
+            // A day lies in at most three of another zone's.
+            for _ in 0..3 {
+                if day.start >= old.end || day.start > today.start {
+                    break;
+                }
+                self.unseal(Unsealed { day, limit_qps });
+                day = calendar.day_of(day.end);
+            }
         }
     }
 
     /// Forgets what left the window for good. Only for a clock that is trusted.
     pub fn trim(&mut self, now: UnixTime) {
         self.window.trim(now);
+        let oldest = self.unsealed.iter().map(|unsealed| unsealed.day.start).min();
+        let day_before = Bucket::of(now.plus_secs(-2 * 86_400));
+        self.held.forget_before(oldest.map_or(day_before, |oldest| oldest.min(day_before)));
+        self.days.retain(|peak| peak.day.end > day_before);
     }
 
-    /// What the bucket's standing was last judged by: the larger of its visits.
+    /// Takes out the days that are over once every bucket before `by` has closed: they are to be sealed now.
+    pub fn take_ended(&mut self, by: Bucket) -> Vec<Unsealed> {
+        self.unsealed.extract_if(.., |unsealed| unsealed.day.end <= by).collect()
+    }
+
+    /// Whether a day waits for its record that is over once every bucket before `by` has closed.
+    pub fn has_ended(&self, by: Bucket) -> bool {
+        self.unsealed.iter().any(|unsealed| unsealed.day.end <= by)
+    }
+
+    /// Counts that no journal has: bucket, pass, requests so far. From now on one has.
+    pub fn take_unjournaled(&mut self) -> impl Iterator<Item = (Bucket, u32, u64)> {
+        self.recent.iter_mut().filter(|v| v.journaled != v.count).map(|v| {
+            v.journaled = v.count;
+            (v.bucket, v.pass, v.count)
+        })
+    }
+
+    /// Counts of closed buckets that no store has. From now on one has.
+    pub fn take_closed(&mut self) -> Vec<(Bucket, u64)> {
+        std::mem::take(&mut self.closed).into()
+    }
+
+    /// How many counts [`Self::take_closed`] would give.
+    pub fn closed_count(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// Gives up the oldest count that no store has. Windows, peaks and verdicts are as before.
+    pub fn drop_closed(&mut self) {
+        self.closed.pop_front();
+    }
+
+    /// What was judged by the larger of its visits.
     fn judged_count(&self, bucket: Bucket) -> u64 {
         let recent = self.recent.iter().filter(|v| v.bucket == bucket).map(|v| v.judged).max();
         recent.unwrap_or(0).max(self.window.count_of(bucket))
+    }
+
+    fn visit(&mut self, bucket: Bucket, pass: u32, change: impl FnOnce(&mut Visit)) {
+        match self.recent.iter_mut().find(|v| (v.bucket, v.pass) == (bucket, pass)) {
+            Some(visit) => change(visit),
+            None => {
+                let mut visit = Visit { bucket, pass, count: 0, judged: 0, journaled: 0 };
+                change(&mut visit);
+                self.recent.push(visit);
+            }
+        }
+    }
+
+    /// Keeps the latest visits; one that was not judged yet is never forgotten.
+    fn forget_old_visits(&mut self) {
+        while self.recent.len() > RECENT_VISITS {
+            let Some(judged) = self.recent.iter().position(|v| v.judged == v.count) else { return };
+            self.recent.remove(judged);
+        }
+    }
+
+    fn unseal(&mut self, unsealed: Unsealed) {
+        match self.unsealed.iter_mut().find(|known| known.day == unsealed.day) {
+            Some(known) => *known = unsealed,
+            None => self.unsealed.push(unsealed),
+        }
     }
 
     fn raise_peak(&mut self, candidate: Peak) {

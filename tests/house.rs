@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["clock", "name"],
     &["alert", "certificate", "meter", "plan", "refusal", "site", "snapshot", "throttle", "usage"],
-    &["issuer", "origin", "pairs"],
+    &["issuer", "journal", "origin", "pairs", "store"],
     &["control"],
     &["admin", "proxy", "upkeep"],
     &["cli", "config", "server"],

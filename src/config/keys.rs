@@ -26,11 +26,12 @@ pub const TOP: Keys = Keys {
         "listen",
         "limits",
         "log",
+        "store",
         "plans",
         "fallback",
         "domain",
     ],
-    later: &["access_log", "acme", "certificate", "package", "store", "unbound", "vault"],
+    later: &["access_log", "acme", "certificate", "package", "unbound", "vault"],
 };
 
 /// The top level of an included file.
@@ -61,6 +62,9 @@ pub const LIMITS: Keys = Keys {
 /// The program's own log.
 pub const LOG: Keys = Keys { table: "[log]", known: &["level", "format"], later: &[] };
 
+/// What is remembered, and how long.
+pub const STORE: Keys = Keys { table: "[store]", known: &["keep_series", "keep_days"], later: &["url"] };
+
 /// One plan.
 pub const PLAN: Keys =
     Keys { table: "[plans.NAME]", known: &["max_qps", "burst", "throttle"], later: &["max_delay", "package"] };
@@ -85,8 +89,8 @@ pub const TIMEOUTS: Keys = Keys { table: "timeouts", known: &["connect", "respon
 pub const CERTIFICATE: Keys = Keys { table: "[[domain.certificate]]", known: &["cert", "key"], later: &[] };
 
 /// Every kind of table of the main file.
-pub const ALL: [&Keys; 10] =
-    [&TOP, &LISTEN, &LIMITS, &LOG, &PLAN, &FALLBACK, &DOMAIN, &ORIGIN_TLS, &TIMEOUTS, &CERTIFICATE];
+pub const ALL: [&Keys; 11] =
+    [&TOP, &LISTEN, &LIMITS, &LOG, &STORE, &PLAN, &FALLBACK, &DOMAIN, &ORIGIN_TLS, &TIMEOUTS, &CERTIFICATE];
 
 impl Keys {
     /// Whether `key` can be written here.

@@ -1,4 +1,4 @@
-//! `[limits]`, `[log]` and `[plans.NAME]`.
+//! `[limits]`, `[log]`, `[store]` and `[plans.NAME]`.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,10 @@ use super::diagnostic::{Wrong, shown};
 use super::keys;
 use super::problems::Problems;
 use super::reader::{Reader, Value};
-use super::values::{choice, duration, integer_in, size_in, word_or};
+use super::values::{choice, days, duration, integer_in, size_in, word_or};
 use super::{Limits, Log};
 use crate::plan::Plan;
+use crate::upkeep::recorder::Retention;
 
 /// The most that a plan can pay for.
 const MAX_QPS: i128 = 1_000_000;
@@ -50,6 +51,15 @@ pub fn read_log(top: &Reader, problems: &mut Problems) -> Log {
     });
     table.read_into("format", &mut log.json, problems, |v| choice(v, &[("text", false), ("json", true)]));
     log
+}
+
+/// Reads `[store]`.
+pub fn read_store(top: &Reader, problems: &mut Problems) -> Retention {
+    let mut retention = Retention::default();
+    let Some(table) = top.table("store", &keys::STORE, problems) else { return retention };
+    table.read_into("keep_series", &mut retention.series, problems, days);
+    table.read_into("keep_days", &mut retention.days, problems, days);
+    retention
 }
 
 /// Reads the plans, the built-in ones included.

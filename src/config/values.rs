@@ -55,6 +55,19 @@ pub fn duration(value: &Value) -> Result<Duration, Wrong> {
     Ok(duration)
 }
 
+/// How long something is kept: two days at least, because a day is sealed when it is over.
+///
+/// # Errors
+/// It is something else.
+pub fn days(value: &Value) -> Result<Duration, Wrong> {
+    const EXAMPLES: &str = "write a number of days, as in \"30d\", from \"2d\" to \"3650d\"";
+    let Some(text) = value.string() else { return Err(value.expected("a time", EXAMPLES)) };
+    let wrong = || Wrong::new(format!("`{}` is not from 2 to 3650 days", shown(text)), EXAMPLES);
+    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
+    let whole_day = Duration::from_secs(86_400);
+    if (2 * whole_day..=3650 * whole_day).contains(&duration) { Ok(duration) } else { Err(wrong()) }
+}
+
 /// A number of octets: an integer, or a text such as `"10MiB"`.
 ///
 /// # Errors

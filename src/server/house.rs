@@ -1,7 +1,7 @@
 //! The data directory, which one process has, and what the machine allows us.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -33,9 +33,7 @@ impl House {
             ))
         };
         DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-        let path = data_dir.join("lock");
-        let mut lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let mut lock = open_lock(&data_dir.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -56,11 +54,12 @@ impl House {
         Ok(Self { data_dir: data_dir.to_owned(), _lock: lock })
     }
 
-    /// The control socket, for whoever may enter the directory.
+    /// The control socket, for whoever may enter the directory. A disk that is full or read-only has no place for it,
+    /// and keeps no site dark: it is said, and there is none.
     ///
     /// # Errors
-    /// If it cannot be made.
-    pub fn open_control_socket(&self) -> Result<UnixListener, StartError> {
+    /// If it cannot be made for another reason.
+    pub fn open_control_socket(&self) -> Result<Option<UnixListener>, StartError> {
         let path = control_socket(&self.data_dir);
         // The lock is ours, so whoever made this is gone.
         _ = fs::remove_file(&path);
@@ -70,8 +69,29 @@ impl House {
             fs::set_permissions(&path, Permissions::from_mode(0o600))?;
             Ok(listener)
         };
-        open().map_err(failed)
+        match open() {
+            Err(error) if is_no_place(&error) => {
+                tracing::error!("{} cannot be made: {error}; `lockgate reload` will not work", path.display());
+                Ok(None)
+            }
+            opened => opened.map(Some).map_err(failed),
+        }
     }
+}
+
+/// The file that says who has the directory. One that is there can be locked on a full or read-only disk, too.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => options.create(true).truncate(false).open(path),
+        Err(error) if is_no_place(&error) => File::open(path),
+        opened => opened,
+    }
+}
+
+fn is_no_place(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
 }
 
 impl Drop for House {

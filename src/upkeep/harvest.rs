@@ -1,6 +1,11 @@
 //! Meters -> usage -> verdicts: the workers' counts come in, closed buckets are judged, throttles engaged and lifted.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod account;
+mod clocks;
+mod keeping;
+mod resume;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,47 +17,47 @@ use super::alerts::Alerts;
 use crate::alert::{Alert, AlertKind};
 use crate::clock::{Clock, Reading, UnixTime};
 use crate::meter::{Bucket, Shipment, Slot};
-use crate::plan::{Plan, Standing};
-use crate::refusal::OriginFault;
+use crate::plan::Standing;
 use crate::snapshot::Snapshot;
-use crate::throttle::Throttle;
-use crate::usage::{AskFigures, Calendar, Exceeded, Figures, Usage, qps};
+use crate::usage::{AskFigures, Calendar, Figures, qps};
+use account::Account;
+use clocks::{Evenness, LaggingClock};
+use keeping::Waiting;
+pub use keeping::{Errand, Past, Status};
 
 /// How often closed buckets are looked for: verdicts are out within a second of the close.
 const STEP: Duration = Duration::from_millis(200);
-/// By how much closing lags behind the clock, so that every worker has shipped its part of a bucket when it is judged.
-/// Monotonic time: a wall clock that stands still or jumps does not change who has shipped.
-const CLOSING_LAG: Duration = Duration::from_millis(300);
 /// How long a request for figures waits for the workers to ship. One that does not answer is late, not wrong.
 const SHIP_PATIENCE: Duration = Duration::from_millis(500);
-/// How long the wall clock must have run evenly before what left the window is forgotten.
-const TRUST_AFTER: Duration = Duration::from_secs(60);
-/// How far wall and monotonic time may part between two steps before it is a jump.
-const JUMP_MS: i64 = 1_000;
-
-/// What a name is held to and has used.
-#[derive(Debug)]
-struct Account {
-    name: Arc<str>,
-    usage: Usage,
-    /// What holds the name to its plan, and the plan; `None` while the name is not served.
-    served: Option<(Arc<Throttle>, Option<Plan>)>,
-    answered: [u64; 5],
-    throttled: u64,
-    origin_faults: BTreeMap<OriginFault, u64>,
-}
-
 /// The snapshot that was published, and the zone whose days are counted from now on.
 pub type Published = (Arc<Snapshot>, TimeZone);
 
 /// Asks one worker to ship at once.
 pub type ShipNow = mpsc::Sender<oneshot::Sender<()>>;
 
+/// Everything that comes to the harvest.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What workers counted.
+    pub shipments: mpsc::Receiver<Shipment>,
+    /// Snapshots, as they are published.
+    pub published: mpsc::UnboundedReceiver<Published>,
+    /// Questions for figures.
+    pub questions: mpsc::Receiver<AskFigures>,
+    /// Whoever writes down asks what there is to write.
+    pub errands: mpsc::Receiver<Errand>,
+    /// How to have the workers ship.
+    pub workers: Vec<ShipNow>,
+}
+
 /// All accounts. A name keeps its account when it is no longer served, and finds it when it comes back.
 #[derive(Debug)]
 pub struct Harvest {
-    /// By slot.
+    /// By slot. Names that the store knew and nobody serves have slots of their own, from the highest down.
     accounts: BTreeMap<Slot, Account>,
+    /// Where those names are.
+    dormant: HashMap<Arc<str>, Slot>,
+    next_dormant: Slot,
     /// Those with counts that wait for their bucket to close.
     open: BTreeSet<Slot>,
     /// Those under a verdict.
@@ -60,6 +65,7 @@ pub struct Harvest {
     calendar: Calendar,
     alerts: Arc<Alerts>,
     even: Evenness,
+    is_trusted: bool,
     lagging: LaggingClock,
     /// By when buckets were last closed, and whether counts for such buckets have come in since.
     closed: Option<(Bucket, u32)>,
@@ -68,52 +74,8 @@ pub struct Harvest {
     /// only from snapshots, and every snapshot is followed, so this never holds more than what the workers shipped
     /// between the two.
     early: Shipment,
-}
-
-/// The clock as it stood [`CLOSING_LAG`] ago.
-#[derive(Debug, Default)]
-struct LaggingClock(VecDeque<(Instant, Reading)>);
-
-impl LaggingClock {
-    fn note(&mut self, now: Reading, mono: Instant) {
-        self.0.push_back((mono, now));
-        let has_lagged = |(at, _): &(Instant, Reading)| mono.duration_since(*at) >= CLOSING_LAG;
-        while self.0.get(1).is_some_and(has_lagged) {
-            self.0.pop_front();
-        }
-    }
-
-    /// `None` at the very beginning.
-    fn read(&self, mono: Instant) -> Option<Reading> {
-        self.0.front().filter(|(at, _)| mono.duration_since(*at) >= CLOSING_LAG).map(|(_, reading)| *reading)
-    }
-}
-
-/// Whether wall and monotonic time have run together.
-#[derive(Debug, Default)]
-struct Evenness {
-    offset_ms: Option<i64>,
-    since: Option<Instant>,
-}
-
-impl Evenness {
-    /// Notes both times; says whether the wall clock jumped since the last note.
-    fn note(&mut self, wall: UnixTime, mono: Instant) -> bool {
-        let began = *self.since.get_or_insert(mono);
-        let offset_ms = wall.ms().saturating_sub(i64::try_from(mono.duration_since(began).as_millis()).unwrap_or(0));
-        let jumped = self.offset_ms.is_some_and(|last| offset_ms.saturating_sub(last).saturating_abs() > JUMP_MS);
-        if jumped {
-            self.since = Some(mono);
-            self.offset_ms = Some(wall.ms());
-        } else {
-            self.offset_ms = Some(offset_ms);
-        }
-        jumped
-    }
-
-    fn is_trusted(&self, mono: Instant) -> bool {
-        self.since.is_some_and(|since| mono.duration_since(since) >= TRUST_AFTER)
-    }
+    /// What is still to be written down.
+    waiting: Waiting,
 }
 
 impl Harvest {
@@ -121,15 +83,19 @@ impl Harvest {
     pub fn new(alerts: Arc<Alerts>) -> Self {
         Self {
             accounts: BTreeMap::new(),
+            dormant: HashMap::new(),
+            next_dormant: Slot(u32::MAX),
             open: BTreeSet::new(),
             engaged: BTreeSet::new(),
             calendar: Calendar::new(TimeZone::UTC),
             alerts,
             even: Evenness::default(),
+            is_trusted: false,
             lagging: LaggingClock::default(),
             closed: None,
             has_late: false,
             early: Shipment::default(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -140,13 +106,12 @@ impl Harvest {
                 self.early.tallies.push(tally);
                 continue;
             };
+            account.count(&tally);
             if tally.arrived > 0 {
-                account.usage.add(tally.bucket, tally.pass, u64::from(tally.arrived));
                 self.open.insert(tally.slot);
                 self.has_late |= self.closed.is_some_and(|(by, pass)| tally.bucket < by || tally.pass != pass);
+                self.waiting.journal(tally.slot, account);
             }
-            account.answered.iter_mut().zip(tally.answered).for_each(|(sum, n)| *sum += u64::from(n));
-            account.throttled += u64::from(tally.throttled);
         }
         for (slot, fault, n) in shipment.origin_faults {
             match self.accounts.get_mut(&slot) {
@@ -162,6 +127,7 @@ impl Harvest {
             account.served = None;
         }
         for site in snapshot.sites() {
+            self.wake(site.name.as_str(), site.slot);
             let account = self.accounts.entry(site.slot).or_insert_with(|| Account::new(site.name.shared()));
             account.served = Some((Arc::clone(&site.throttle), site.plan.clone()));
         }
@@ -169,8 +135,11 @@ impl Harvest {
         self.take(early);
         if self.calendar.zone() != zone {
             self.calendar = Calendar::new(zone.clone());
-            let today = self.calendar.today(now.now);
-            self.accounts.values_mut().for_each(|account| account.usage.rezone(today));
+            for (slot, account) in &mut self.accounts {
+                account.usage.rezone(&mut self.calendar, now.now);
+                self.waiting.save(*slot, account);
+            }
+            self.look_for_ended_days();
         }
         self.judge_all(now);
     }
@@ -178,13 +147,13 @@ impl Harvest {
     /// Closes what has ended by `now`, and takes and lifts verdicts.
     pub fn step(&mut self, now: Reading, mono: Instant) {
         let jumped = self.even.note(now.now, mono);
-        let is_trusted = self.even.is_trusted(mono);
+        self.is_trusted = self.even.is_trusted(mono);
         self.lagging.note(now, mono);
         if let Some(lagging) = self.lagging.read(mono) {
             let closing = Some((Bucket::of(lagging.now), lagging.pass));
             if self.closed != closing || std::mem::take(&mut self.has_late) {
                 self.closed = closing;
-                self.close(lagging, now, is_trusted);
+                self.close(lagging, now);
             }
         }
         if jumped {
@@ -197,22 +166,26 @@ impl Harvest {
     }
 
     /// Closes the buckets that had ended by `lagging`, and judges their names as of `now`.
-    fn close(&mut self, lagging: Reading, now: Reading, is_trusted: bool) {
+    fn close(&mut self, lagging: Reading, now: Reading) {
+        let by = Bucket::of(lagging.now);
         for slot in self.open.clone() {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
+            let waiting = account.usage.closed_count();
             let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_ref());
             let exceeded = account.usage.close(lagging, plan, &mut self.calendar);
             if !account.usage.is_open() {
                 self.open.remove(&slot);
             }
-            if is_trusted {
+            if self.is_trusted {
                 account.usage.trim(now.now);
             }
+            self.waiting.closed(slot, account, waiting, by);
             for bucket in &exceeded {
                 self.alerts.raise(&account.alert_of(bucket));
             }
             self.judge(slot, now, exceeded.iter().any(|bucket| bucket.standing == Standing::Excessive));
         }
+        self.note_ended_days(lagging, by);
     }
 
     fn judge_all(&mut self, now: Reading) {
@@ -224,29 +197,35 @@ impl Harvest {
 
     /// Takes or lifts a name's verdict. `told`: its reason was raised as an alert already.
     fn judge(&mut self, slot: Slot, now: Reading, told: bool) {
-        let Some(account) = self.accounts.get(&slot) else { return };
-        let Some((throttle, plan)) = &account.served else {
-            self.engaged.remove(&slot);
-            return;
-        };
-        let held = plan.as_ref().and_then(|plan| Some((plan, account.usage.throttled_until(now.now, plan)?)));
-        let was_engaged = throttle.is_engaged();
-        let change = match (held, was_engaged) {
-            (Some((plan, until)), _) => {
+        let Some(account) = self.accounts.get_mut(&slot) else { return };
+        let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_ref());
+        let held = plan.and_then(|plan| Some((plan, account.usage.throttled_until(now.now, plan)?)));
+        let change = match (held, &account.served) {
+            (Some((plan, until)), Some((throttle, _))) => {
+                let was_engaged = throttle.is_engaged();
                 throttle.engage(plan);
                 self.engaged.insert(slot);
                 let detail = format!("held to {} QPS of plan {} until {until}", plan.max_qps, plan.name);
+                if account.usage.hold(now.now, until) {
+                    self.waiting.save(slot, account);
+                }
                 (!was_engaged && !told).then_some((AlertKind::QpsThrottled, detail))
             }
-            (None, true) => {
-                throttle.lift();
-                self.engaged.remove(&slot);
-                Some((
-                    AlertKind::ThrottleLifted,
-                    "no bucket of the last 24 hours is over the limit any more".to_owned(),
-                ))
+            (_, served) => {
+                let lifted = served.as_ref().is_some_and(|(throttle, _)| {
+                    let was_engaged = throttle.is_engaged();
+                    if was_engaged {
+                        throttle.lift();
+                    }
+                    was_engaged
+                });
+                if self.engaged.remove(&slot) {
+                    account.usage.release(now.now);
+                    self.waiting.save(slot, account);
+                }
+                let detail = "no bucket of the last 24 hours is over the limit any more".to_owned();
+                lifted.then_some((AlertKind::ThrottleLifted, detail))
             }
-            (None, false) => None,
         };
         if let Some((kind, detail)) = change {
             self.alerts.raise(&Alert { kind, domain: Arc::clone(&account.name), at: now.now, detail });
@@ -279,14 +258,8 @@ impl Harvest {
     }
 
     /// Runs until nobody can publish any more.
-    pub async fn run(
-        mut self,
-        clock: Arc<Clock>,
-        mut shipments: mpsc::Receiver<Shipment>,
-        mut published: mpsc::UnboundedReceiver<Published>,
-        mut questions: mpsc::Receiver<AskFigures>,
-        workers: Vec<ShipNow>,
-    ) {
+    pub async fn run(mut self, clock: Arc<Clock>, incoming: Incoming) {
+        let Incoming { mut shipments, mut published, mut questions, mut errands, workers } = incoming;
         let mut tick = interval(STEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -299,6 +272,12 @@ impl Harvest {
                 Some(reply) = questions.recv() => {
                     self.gather(&workers, &mut shipments).await;
                     _ = reply.send(self.figures(clock.read().now, Instant::now()));
+                }
+                Some(errand) = errands.recv() => {
+                    while let Ok(shipment) = shipments.try_recv() {
+                        self.take(shipment);
+                    }
+                    self.run_errand(errand, clock.read());
                 }
                 _ = tick.tick() => self.step(clock.read(), Instant::now()),
             }
@@ -329,28 +308,6 @@ impl Harvest {
         while let Ok(shipment) = shipments.try_recv() {
             self.take(shipment);
         }
-    }
-}
-
-impl Account {
-    fn new(name: Arc<str>) -> Self {
-        Self {
-            name,
-            usage: Usage::default(),
-            served: None,
-            answered: [0; 5],
-            throttled: 0,
-            origin_faults: BTreeMap::new(),
-        }
-    }
-
-    fn alert_of(&self, exceeded: &Exceeded) -> Alert {
-        let plan = self.served.as_ref().and_then(|(_, plan)| plan.as_ref());
-        let limit =
-            plan.map_or_else(String::new, |plan| format!(" over the {} QPS of plan {}", plan.max_qps, plan.name));
-        let kind = if exceeded.standing == Standing::Excessive { AlertKind::QpsThrottled } else { AlertKind::QpsOver };
-        let detail = format!("{:.1} QPS at {}{limit}", qps(exceeded.count), exceeded.bucket.start());
-        Alert { kind, domain: Arc::clone(&self.name), at: exceeded.bucket.end(), detail }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _, civil};
+use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixTime;
 use crate::meter::Bucket;
 
 /// One day of a zone, as the buckets that begin in it: 8,640 of them, or an hour's fewer or more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Day {
     /// The bucket of midnight.
     pub start: Bucket,
@@ -15,6 +16,13 @@ pub struct Day {
     pub end: Bucket,
     /// What the zone calls it.
     pub date: civil::Date,
+}
+
+impl Day {
+    /// Whether `bucket` begins in it.
+    pub fn contains(&self, bucket: Bucket) -> bool {
+        self.start <= bucket && bucket < self.end
+    }
 }
 
 /// A zone's days. Remembers the last one asked for, because it is nearly always the next one asked for.
@@ -38,7 +46,7 @@ impl Calendar {
     /// The day that `bucket` begins in.
     pub fn day_of(&mut self, bucket: Bucket) -> Day {
         match self.last {
-            Some(day) if day.start <= bucket && bucket < day.end => day,
+            Some(day) if day.contains(bucket) => day,
             _ => {
                 let day = self.find(bucket).unwrap_or_else(|| utc_day(bucket));
                 self.last = Some(day);
@@ -59,7 +67,7 @@ impl Calendar {
         let end = start.checked_add(1.day()).ok()?.start_of_day().ok()?;
         let first_bucket = |t: jiff::ZonedDateTime| Bucket(t.timestamp().as_second().saturating_add(9).div_euclid(10));
         let day = Day { start: first_bucket(start), end: first_bucket(end), date: at.date() };
-        (day.start <= bucket && bucket < day.end).then_some(day)
+        day.contains(bucket).then_some(day)
     }
 }
 

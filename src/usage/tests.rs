@@ -125,8 +125,7 @@ fn a_changed_zone_counts_today_anew_and_keeps_the_days_before() {
     // Two hours east of UTC the day began 720 buckets ago: yesterday's 70 is today's.
     let east = TimeZone::fixed(jiff::tz::offset(2));
     m.calendar = Calendar::new(east);
-    let today = m.calendar.day_of(Bucket(MIDNIGHT));
-    m.usage.rezone(today);
+    m.usage.rezone(&mut m.calendar, Bucket(MIDNIGHT).start());
     assert_eq!(m.peak(0), Some((-100, 70)));
 }
 
@@ -144,4 +143,116 @@ fn the_last_closed_bucket_is_the_one_before_now() {
     let mut m = Metered::basic();
     m.add(0, 0, 42).close(0, 0);
     assert_eq!([1, 2].map(|b| m.usage.last_closed_count(Bucket(MIDNIGHT + b).start())), [42, 0]);
+}
+
+/// The days that wait for their records, as (first bucket, limit).
+fn unsealed(usage: &Usage) -> Vec<(i64, Option<u32>)> {
+    usage.unsealed.iter().map(|u| (u.day.start.0 - MIDNIGHT, u.limit_qps)).collect()
+}
+
+#[test]
+fn a_day_with_requests_waits_for_its_record_until_it_is_over_and_taken() {
+    let mut m = Metered::basic();
+    m.add(0, 0, 5).add(8640, 0, 1).close(8640, 0);
+    assert_eq!(unsealed(&m.usage), [(0, Some(10)), (8640, Some(10))]);
+    let by = Bucket(MIDNIGHT + 8640);
+    assert!(m.usage.has_ended(by) && !m.usage.has_ended(Bucket(by.0 - 1)));
+    assert_eq!(m.usage.take_ended(by).iter().map(|u| u.day.start.0 - MIDNIGHT).collect::<Vec<_>>(), [0]);
+    assert_eq!(unsealed(&m.usage), [(8640, Some(10))]);
+    // What arrives late waits for another record.
+    m.add(0, 0, 1).close(8640, 0);
+    assert_eq!(unsealed(&m.usage), [(8640, Some(10)), (0, Some(10))]);
+}
+
+#[test]
+fn a_changed_zone_leaves_no_hour_without_a_record() {
+    let mut m = Metered::basic();
+    m.add(0, 0, 5).add(8500, 0, 1).close(8500, 0);
+    // Two hours east of UTC midnight was 720 buckets ago: the day that is sealed next is the zone's own.
+    m.calendar = Calendar::new(TimeZone::fixed(jiff::tz::offset(2)));
+    m.usage.rezone(&mut m.calendar, Bucket(MIDNIGHT + 8500).start());
+    assert_eq!(unsealed(&m.usage).iter().map(|(day, _)| *day).collect::<Vec<_>>(), [-720, 7920]);
+}
+
+#[test]
+fn a_journal_hears_of_every_count_once() {
+    let mut m = Metered::basic();
+    let journaled = |m: &mut Metered| -> Vec<_> {
+        m.usage.take_unjournaled().map(|(b, pass, count)| (b.0 - MIDNIGHT, pass, count)).collect()
+    };
+    m.add(0, 0, 5).add(1, 0, 2);
+    assert_eq!(journaled(&mut m), [(0, 0, 5), (1, 0, 2)]);
+    assert_eq!(journaled(&mut m), []);
+    m.add(1, 0, 1).close(0, 0);
+    assert_eq!(journaled(&mut m), [(1, 0, 3)]);
+}
+
+#[test]
+fn a_store_hears_of_every_closed_bucket_once() {
+    let mut m = Metered::basic();
+    m.add(0, 0, 5).add(1, 0, 2).close(0, 0);
+    assert_eq!(m.usage.take_closed(), [(Bucket(MIDNIGHT), 5)]);
+    m.add(0, 0, 1).close(1, 0);
+    assert_eq!(m.usage.take_closed(), [(Bucket(MIDNIGHT), 6), (Bucket(MIDNIGHT + 1), 2)]);
+    assert_eq!(m.usage.take_closed(), []);
+}
+
+#[test]
+fn two_halves_of_a_bucket_around_a_restart_add_up_and_the_verdict_is_the_same() {
+    let mut m = Metered::basic();
+    m.add(0, 3, 60);
+    let saved = m.usage.save();
+    m.add(0, 3, 1);
+    // The store has 60 of them, the journal all 61; the clock goes on in the same pass.
+    let mut after = Metered::basic();
+    after.usage = Usage::load(&saved).unwrap();
+    after.usage.recall(Bucket(MIDNIGHT), 3, 61);
+    after.usage.recall(Bucket(MIDNIGHT), 3, 60);
+    assert_eq!(after.add(0, 3, 50).close(0, 3), [(0, 111, Standing::Excessive)]);
+    // After a step back of the clock they are two visits, and the larger counts.
+    let mut back = Metered::basic();
+    back.usage = Usage::load(&saved).unwrap();
+    assert_eq!(back.add(0, 4, 50).close(0, 4), []);
+    assert_eq!(back.peak(0), Some((0, 60)));
+}
+
+#[test]
+fn what_is_saved_is_what_is_loaded_and_nothing_costs_nothing() {
+    let mut m = Metered::basic();
+    assert!(m.usage.save().is_empty());
+    m.add(0, 0, 200).add(1, 0, 3).close(0, 0);
+    m.usage.hold(Bucket(MIDNIGHT + 1).start(), Bucket(MIDNIGHT + 8641).start());
+    m.usage.take_closed();
+    let saved = m.usage.save();
+    assert!(saved.len() < 120, "{} bytes", saved.len());
+    let mut loaded = Usage::load(&saved).unwrap();
+    assert_eq!(loaded.take_unjournaled().count(), 2);
+    m.usage.take_unjournaled().count();
+    assert_eq!(loaded, m.usage);
+    Usage::load(&saved[..saved.len() - 3]).unwrap_err();
+    Usage::load(&[99]).unwrap_err();
+}
+
+#[test]
+fn what_was_saved_can_come_late() {
+    let mut m = Metered::basic();
+    m.add(-100, 0, 200).add(-1, 0, 30).close(-1, 0);
+    let saved = Usage::load(&m.usage.save()).unwrap();
+    let mut late = Metered::basic();
+    late.add(0, 0, 5).close(0, 0);
+    late.usage.resume(saved);
+    assert_eq!(late.throttled_until(1), m.throttled_until(1));
+    assert_eq!((late.peak(-1), late.peak(0)), (Some((-100, 200)), Some((0, 5))));
+    assert_eq!(unsealed(&late.usage).len(), 2);
+}
+
+#[test]
+fn a_day_says_how_long_it_was_held() {
+    let mut m = Metered::basic();
+    m.add(0, 0, 111).close(0, 0);
+    let until = m.usage.throttled_until(Bucket(MIDNIGHT + 1).start(), &m.plan).unwrap();
+    m.usage.hold(Bucket(MIDNIGHT + 1).start(), until);
+    m.usage.release(until);
+    let [day, next] = [0, 8640].map(|b| m.calendar.day_of(Bucket(MIDNIGHT + b)));
+    assert_eq!((m.usage.held_secs(day), m.usage.held_secs(next)), (86_390, 10));
 }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::UnixTime;
 use crate::meter::Bucket;
 
@@ -13,13 +15,13 @@ const WINDOW_BUCKETS: i64 = WINDOW_SECS / 10;
 /// until the earlier leaves the window the later one decides as well (the monotonic queue of sliding-window maxima).
 /// So the largest count is the first, any limit can be judged at any time, and a day of even traffic takes a few
 /// entries, not 8,640.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Ascending by bucket. Within any 24 hours, counts strictly descend.
     stairs: VecDeque<Stair>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Stair {
     bucket: Bucket,
     count: u64,
@@ -59,6 +61,19 @@ impl Window {
             self.stairs.remove(place);
         }
         self.stairs.insert(place, stair);
+    }
+
+    /// Takes in another window of the same name.
+    pub fn merge(&mut self, other: &Self) {
+        for stair in &other.stairs {
+            self.insert(stair.bucket, stair.count);
+            self.insert(stair.first, stair.count);
+        }
+    }
+
+    /// Whether no bucket is left.
+    pub fn is_empty(&self) -> bool {
+        self.stairs.is_empty()
     }
 
     /// The latest bucket in the window at `now` with more than `count` requests.

@@ -1,7 +1,11 @@
+mod restart;
+
 use super::*;
 use crate::control::{Blueprint, Control};
 use crate::meter::Tally;
 use crate::name::DomainName;
+use crate::plan::Plan;
+use crate::refusal::OriginFault;
 use crate::site::{OriginSpec, SiteSpec};
 use crate::snapshot::Live;
 
@@ -38,6 +42,17 @@ impl Field {
         let domains = names.iter().map(spec).collect();
         self.control.apply(Blueprint { domains, ..Blueprint::default() }).unwrap();
         self.harvest.follow(&self.live.snapshot(), &TimeZone::UTC, self.now());
+    }
+
+    /// The process ends, and another one begins with what `past` says.
+    fn restart(&mut self, past: Past) {
+        self.live = Arc::new(Live::default());
+        self.control = Control::new(Arc::clone(&self.live));
+        self.alerts = Arc::new(Alerts::default());
+        self.harvest = Harvest::new(Arc::clone(&self.alerts));
+        self.publish(&["www.example.com"], basic());
+        let now = self.now();
+        self.harvest.resume(past, now);
     }
 
     fn now(&self) -> Reading {

@@ -6,6 +6,8 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::process::preload;
+
 const LIBRARIES: [&str; 5] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -81,8 +83,8 @@ impl Clock {
     /// Lets `command` live by this clock.
     pub fn govern(&self, command: &mut Command) {
         let library = LIBRARIES.iter().find(|path| Path::new(path).exists()).expect("libfaketime (apt: faketime)");
+        preload(command, Path::new(library));
         command
-            .env("LD_PRELOAD", library)
             .env("TZ", "UTC")
             .env("FAKETIME_TIMESTAMP_FILE", &self.file)
             .env("FAKETIME_NO_CACHE", "1")

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,11 @@ use tempfile::TempDir;
 use super::answer::{Answer, read_answer};
 use super::clock::Clock;
 use super::curl::Curl;
+use super::disk::Disk;
 use super::metrics::Metrics;
 use super::pki::{Pki, Presented};
 use super::process::{Output, Process, lockgate, program, run};
-use super::setup::{Setup, Start, ToOrigin};
+use super::setup::{DATA_DIR, Setup, Start, ToOrigin};
 use super::tls::{Connection, TlsClient};
 use super::{PATIENCE, eventually};
 
@@ -27,12 +28,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Descriptors that come with the first use of a thing and stay (a log, an event queue): not a leak.
 const FD_SLACK: usize = 3;
 
+/// Descriptors below the data directory: the lock, a journal's file, a few connections to the database of three each.
+const STORE_FDS: usize = 20;
+
 /// A running proxy. Dropped without a panic, it is stopped and held to what every test demands.
 pub struct Lockgate {
     process: Process,
     setup: Setup,
     dir: TempDir,
     clock: Option<Clock>,
+    disk: Option<Disk>,
     https: SocketAddr,
     http: SocketAddr,
     admin: SocketAddr,
@@ -63,18 +68,9 @@ impl Lockgate {
             Start::Flowing(date) => Clock::flowing(dir.path(), date),
             Start::Stopped(date) => Clock::stopped(dir.path(), date),
         });
-        let file = setup.write(dir.path());
-        let mut command = Command::new(program());
-        if let Some(limit) = setup.max_fds {
-            command = Command::new("sh");
-            command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(program());
-        }
-        command.arg("run").arg("-c").arg(file);
-        if let Some(clock) = &clock {
-            clock.govern(&mut command);
-        }
-        let process = Process::spawn(&mut command);
-        process.wait_for_line("ready", START_LIMIT, |line| line.split_whitespace().any(|word| word == "ready"));
+        let disk = setup.has_disk.then(|| Disk::new(dir.path(), DATA_DIR));
+        setup.write(dir.path());
+        let process = launch(&setup, dir.path(), clock.as_ref(), disk.as_ref());
         let lines = process.lines();
         let mut gate = Self {
             https: listening(&lines, "https://"),
@@ -84,6 +80,7 @@ impl Lockgate {
             setup,
             dir,
             clock,
+            disk,
             fds_at_start: 0,
             stopped: false,
         };
@@ -222,7 +219,7 @@ impl Lockgate {
     /// `lockgate reload -c FILE --data-dir DIR`, as one has to whose file no longer says where the process is.
     #[track_caller]
     pub fn reload_by_data_dir(&self) -> Output {
-        let (file, data_dir) = (self.config_file(), self.dir.path().join("data"));
+        let (file, data_dir) = (self.config_file(), self.dir.path().join(DATA_DIR));
         run(Command::new(program()).args(["reload", "-c"]).arg(file).arg("--data-dir").arg(data_dir))
     }
 
@@ -239,7 +236,47 @@ impl Lockgate {
         self.clock.as_ref().expect("a setup with a clock")
     }
 
+    #[track_caller]
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("a setup with a disk")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join(DATA_DIR)
+    }
+
     // The process.
+
+    /// kill -9: nothing is said or written any more.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.process.wait(STOP_LIMIT).expect("nothing survives a SIGKILL");
+        self.stopped = true;
+        self.inspect_log();
+    }
+
+    /// SIGTERM, and a good end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait_for_end(STOP_LIMIT), Some(0), "exit code; log:\n{}", self.log().join("\n"));
+        self.inspect_log();
+    }
+
+    /// Another process in the same folder, by the same clock and on the same disk, with free ports of its own.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(self.stopped, "one process at a time");
+        self.process = launch(&self.setup, self.dir.path(), self.clock.as_ref(), self.disk.as_ref());
+        let lines = self.process.lines();
+        self.https = listening(&lines, "https://");
+        self.http = listening(&lines, "http://");
+        self.admin = listening(&lines, "admin http://");
+        self.stopped = false;
+        self.metrics();
+        self.fds_at_start = self.open_fds();
+    }
 
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
@@ -280,8 +317,12 @@ impl Lockgate {
         let links = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("running");
         let links: Vec<_> = links.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()).collect();
         let pooled = self.pooled_inodes();
+        // What the store has open is bounded, and comes and goes with what it does.
+        let data_dir = self.data_dir();
+        let is_stored = |link: &&PathBuf| link.starts_with(&data_dir);
+        assert!(links.iter().filter(is_stored).count() < STORE_FDS, "{links:?}");
         let is_pooled = |link: &PathBuf| pooled.iter().any(|inode| link.to_string_lossy() == *inode);
-        links.iter().filter(|link| !is_pooled(link)).count()
+        links.iter().filter(|link| !is_pooled(link) && !is_stored(link)).count()
     }
 
     /// Established sockets whose remote port is an origin's, as `/proc/PID/fd` names them.
@@ -326,6 +367,12 @@ impl Lockgate {
             let code = self.wait_for_end(STOP_LIMIT);
             assert_eq!(code, Some(0), "exit code; log:\n{}", self.log().join("\n"));
         }
+        self.inspect_log();
+    }
+
+    /// No panic, and no error that the test does not expect.
+    #[track_caller]
+    fn inspect_log(&self) {
         let expected = |line: &String| self.setup.expected_errors.iter().any(|part| line.contains(part));
         let wrong = |line: &&String| line.contains("panicked at") || (line.contains(" ERROR ") && !expected(line));
         let log = self.log();
@@ -341,6 +388,26 @@ impl Drop for Lockgate {
             self.finish();
         }
     }
+}
+
+/// A process that is ready, with the configuration in `dir`.
+#[track_caller]
+fn launch(setup: &Setup, dir: &Path, clock: Option<&Clock>, disk: Option<&Disk>) -> Process {
+    let mut command = Command::new(program());
+    if let Some(limit) = setup.max_fds {
+        command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(program());
+    }
+    command.arg("run").arg("-c").arg(dir.join("lockgate.toml"));
+    if let Some(clock) = clock {
+        clock.govern(&mut command);
+    }
+    if let Some(disk) = disk {
+        disk.govern(&mut command);
+    }
+    let process = Process::spawn(&mut command);
+    process.wait_for_line("ready", START_LIMIT, |line| line.split_whitespace().any(|word| word == "ready"));
+    process
 }
 
 /// One GET in plain HTTP, with that Host.

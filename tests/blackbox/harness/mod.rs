@@ -4,6 +4,7 @@
 //!   for every test (no panic, no unexpected ERROR, descriptors back, exit code 0).
 //! - [`Pki`], [`Leaf`]: a certification authority and what it issues, with any names, dates and keys.
 //! - [`Nginx`], [`Scripted`]: a real origin for real traffic, and one that does exactly what a test tells it to.
+//! - [`Disk`]: the program's data directory on a disk that fails when told to.
 //! - [`TlsClient`], [`Connection`], [`H2`], `curl`, [`Load`]: clients, from single bytes to thousands of requests.
 //!
 //! Nothing here sleeps for a guess: whatever takes time is polled by [`eventually`] under a limit.
@@ -11,6 +12,7 @@
 mod answer;
 mod clock;
 mod curl;
+mod disk;
 mod h2;
 mod load;
 mod lockgate;
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use answer::{Answer, read_answer};
 pub use clock::utc;
+pub use disk::Disk;
 pub use h2::H2;
 pub use load::{Load, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};

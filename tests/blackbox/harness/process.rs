@@ -99,6 +99,17 @@ fn gather(from: impl Read + Send + 'static, into: Arc<(Mutex<Vec<String>>, Condv
     });
 }
 
+/// Loads `library` into what `command` runs, beside others that are loaded so.
+pub fn preload(command: &mut Command, library: &Path) {
+    let others = command.get_envs().find(|(key, _)| *key == "LD_PRELOAD").and_then(|(_, value)| value);
+    let mut all = others.map(ToOwned::to_owned).unwrap_or_default();
+    if !all.is_empty() {
+        all.push(":");
+    }
+    all.push(library);
+    command.env("LD_PRELOAD", all);
+}
+
 /// What a command left behind.
 #[derive(Debug)]
 pub struct Output {

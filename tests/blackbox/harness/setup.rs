@@ -14,6 +14,9 @@ use super::pki::{Leaf, Pki};
 use super::process::{Output, program, run};
 use super::scripted::Scripted;
 
+/// Where the program keeps its data, in the test's folder.
+pub(super) const DATA_DIR: &str = "data";
+
 /// A configuration in the making. Calls that speak of a domain speak of the last one begun.
 #[derive(Clone)]
 pub struct Setup {
@@ -23,6 +26,7 @@ pub struct Setup {
     tables: Vec<String>,
     domains: Vec<Domain>,
     pub(super) clock: Option<Start>,
+    pub(super) has_disk: bool,
     pub(super) max_fds: Option<u32>,
     pub(super) expected_errors: Vec<String>,
 }
@@ -53,6 +57,7 @@ impl Setup {
             tables: Vec::new(),
             domains: Vec::new(),
             clock: None,
+            has_disk: false,
             max_fds: None,
             expected_errors: Vec::new(),
         };
@@ -150,6 +155,12 @@ impl Setup {
         self
     }
 
+    /// Writing to the data directory fails when the test says so, by [`Lockgate::disk`].
+    pub fn disk(mut self) -> Self {
+        self.has_disk = true;
+        self
+    }
+
     /// The program may open so many files.
     pub fn max_fds(mut self, limit: u32) -> Self {
         self.max_fds = Some(limit);
@@ -212,7 +223,10 @@ impl Setup {
     }
 
     fn toml(&self, dir: &Path) -> String {
-        let mut toml = format!("data_dir = '{}'\n", dir.join("data").display());
+        let mut toml = String::new();
+        if !self.keys.iter().any(|(key, _)| key == "data_dir") {
+            toml += &format!("data_dir = '{}'\n", dir.join(DATA_DIR).display());
+        }
         for (key, value) in &self.keys {
             toml += &format!("{key} = {value}\n");
         }

@@ -1,0 +1,324 @@
+//! The store's verbs on SQLite: one connection writes, a few read beside it.
+//!
+//! A verb that fails takes its connection with it. So one that saw a full disk or lost its transaction is never used
+//! again, and whatever is asked next begins on a fresh one.
+
+mod files;
+mod fold;
+mod read;
+mod seal;
+mod trim;
+
+use std::collections::HashMap;
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::query_builder::Separated;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, QueryBuilder, SqliteConnection, SqlitePool,
+};
+
+use super::{FILE, Remembered, StoreError};
+use crate::clock::UnixTime;
+
+/// The schema, a step at a time: `PRAGMA user_version` is how many were taken.
+const SCHEMA: [&str; 1] = [include_str!("schema/sqlite/0001_usage.sql")];
+/// Takes the write lock at once: a transaction that began by reading could be refused it half way.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Rows to a statement. Most statements have exactly so many, and so are prepared once.
+const ROWS_MAX: usize = 500;
+/// Connections that read beside the one that writes.
+const READERS_MAX: u32 = 4;
+/// How long a verb waits for its connection, and then for the lock of another process.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pages kept in memory by the connection that writes: the states of 100,000 names.
+const WRITER_CACHE_KIB: u32 = 32 * 1024;
+/// What the write-ahead log is cut to after it had to grow.
+const LOG_KEPT_BYTES: u32 = 64 << 20;
+
+/// A database, open.
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite {
+    shared: Arc<Shared>,
+    /// One connection; read-only like the others if the store was opened to read.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+/// What all clones and connections of a database know in common.
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    file: Mutex<FileSeen>,
+    /// The ids of names met since the start: most folds are of names that were folded before.
+    ids: Mutex<HashMap<Arc<str>, i64>>,
+}
+
+/// Which file the database is. SQLite would go on writing to one that was deleted or replaced.
+#[derive(Debug)]
+struct FileSeen {
+    /// Device and inode; `None` while there is none.
+    id: Option<(u64, u64)>,
+    /// Connections that are older have another file open.
+    since: Instant,
+}
+
+impl Sqlite {
+    /// Opens or makes the database, set aside and replaced if it is damaged.
+    pub(super) async fn open(data_dir: &Path, now: UnixTime) -> Result<(Self, Option<PathBuf>), StoreError> {
+        match Self::open_sound(data_dir).await {
+            Err(StoreError::Damaged { .. }) => Self::replace(data_dir, now).await,
+            opened => Ok((opened?, None)),
+        }
+    }
+
+    /// Sets aside what is there, and opens a fresh one.
+    pub(super) async fn replace(data_dir: &Path, now: UnixTime) -> Result<(Self, Option<PathBuf>), StoreError> {
+        let path = data_dir.join(FILE);
+        let set_aside = files::set_aside(&path, now).map_err(|e| error(&path, e.into()))?;
+        Ok((Self::open_sound(data_dir).await?, set_aside))
+    }
+
+    async fn open_sound(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join(FILE);
+        keep_private(&path).map_err(|e| error(&path, e.into()))?;
+        let options = options(&path);
+        let write = options
+            .clone()
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit is on the disk when it returns: what it holds is then removed from the journal.
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+            .pragma("journal_size_limit", LOG_KEPT_BYTES.to_string());
+        let shared = Arc::new(Shared::new(path));
+        let writer = shared.pool(1, write);
+        let sqlite = Self { readers: shared.pool(READERS_MAX, options.read_only(true)), writer, shared };
+        sqlite.closed_unless(sqlite.migrate().await).await
+    }
+
+    /// Opens a database of exactly this schema, read-only. `None` if there is none.
+    pub(super) async fn open_to_read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = data_dir.join(FILE);
+        if !path.try_exists().map_err(|e| error(&path, e.into()))? {
+            return Ok(None);
+        }
+        let options = options(&path).read_only(true);
+        let shared = Arc::new(Shared::new(path));
+        let readers = shared.pool(READERS_MAX, options);
+        let sqlite = Self { writer: readers.clone(), readers, shared };
+        sqlite.closed_unless(sqlite.require_schema().await).await.map(Some)
+    }
+
+    /// Reads a database beside which nothing can be written. Nobody else may write to it meanwhile.
+    pub(super) async fn glimpse(data_dir: &Path) -> Result<Remembered, StoreError> {
+        let path = data_dir.join(FILE);
+        let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(true);
+        let shared = Arc::new(Shared::new(path));
+        let readers = shared.pool(1, options);
+        let sqlite = Self { writer: readers.clone(), readers, shared };
+        let remembered = match sqlite.require_schema().await {
+            Ok(()) => sqlite.remembered().await,
+            Err(error) => Err(error),
+        };
+        sqlite.close().await;
+        remembered
+    }
+
+    async fn closed_unless(&self, opened: Result<(), StoreError>) -> Result<Self, StoreError> {
+        if opened.is_err() {
+            self.close().await;
+        }
+        opened.map(|()| self.clone())
+    }
+
+    pub(super) async fn close(&self) {
+        // The last to go writes the log back and removes it; one that only reads could not.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let mut conn = self.writer().await?;
+        let migrated = migrate_to_latest(&mut conn).await;
+        let version = self.end(conn, migrated)?;
+        self.known_schema(version).map(drop)
+    }
+
+    async fn require_schema(&self) -> Result<(), StoreError> {
+        let mut conn = self.reader().await?;
+        let version = sound_version(&mut conn).await;
+        let steps = self.known_schema(self.end(conn, version)?)?;
+        if steps < SCHEMA.len() { Err(StoreError::Older(self.shared.path.clone())) } else { Ok(()) }
+    }
+
+    fn known_schema(&self, version: i64) -> Result<usize, StoreError> {
+        let steps = usize::try_from(version).unwrap_or_default();
+        if steps > SCHEMA.len() { Err(StoreError::Newer(self.shared.path.clone())) } else { Ok(steps) }
+    }
+
+    async fn writer(&self) -> Result<PoolConnection<sqlx::Sqlite>, StoreError> {
+        self.writer.acquire().await.map_err(|e| error(&self.shared.path, e))
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<sqlx::Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(|e| error(&self.shared.path, e))
+    }
+
+    /// Gives the connection back, unless it failed.
+    fn end<T>(&self, mut conn: PoolConnection<sqlx::Sqlite>, done: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        done.map_err(|e| {
+            conn.close_on_drop();
+            error(&self.shared.path, e)
+        })
+    }
+}
+
+impl Shared {
+    fn new(path: PathBuf) -> Self {
+        let file = FileSeen { id: file_id(&path), since: Instant::now() };
+        Self { path, file: Mutex::new(file), ids: Mutex::default() }
+    }
+
+    fn pool(self: &Arc<Self>, connections_max: u32, options: SqliteConnectOptions) -> SqlitePool {
+        let shared = Arc::clone(self);
+        PoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(WAIT_MAX)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .before_acquire(move |_, connection| {
+                let is_current = shared.has_open(connection.age);
+                Box::pin(async move { Ok(is_current) })
+            })
+            .connect_lazy_with(options)
+    }
+
+    /// Whether a connection of this age has the file open that is there now.
+    fn has_open(&self, age: Duration) -> bool {
+        let id = file_id(&self.path);
+        let mut seen = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.id != id {
+            *seen = FileSeen { id, since: Instant::now() };
+            // Another database may have given other ids.
+            self.ids.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        age <= seen.since.elapsed()
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    // Statements are hundreds of rows long, and a slow disk is no reason to log them.
+    SqliteConnectOptions::new().filename(path).busy_timeout(WAIT_MAX).disable_statement_logging()
+}
+
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Nobody else may read whom we serve. SQLite gives its other files the mode of this one.
+fn keep_private(path: &Path) -> io::Result<()> {
+    // Never opened if it is there: closing it again would drop the locks that this process has on it.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let mode = path.metadata()?.permissions().mode();
+            if mode & 0o077 == 0 { Ok(()) } else { std::fs::set_permissions(path, Permissions::from_mode(0o600)) }
+        }
+        made => made.map(drop),
+    }
+}
+
+/// Takes the steps that are missing, all or none, and returns the version that is then there.
+async fn migrate_to_latest(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let mut tx = conn.begin_with(BEGIN).await?;
+    let mut version = schema_version(&mut tx).await?;
+    for step in SCHEMA.iter().skip(usize::try_from(version).unwrap_or_default()) {
+        tx.execute(sqlx::raw_sql(*step)).await?;
+        version = version.saturating_add(1);
+        tx.execute(sqlx::raw_sql(AssertSqlSafe(format!("PRAGMA user_version = {version}")))).await?;
+    }
+    tx.commit().await?;
+    look_into_tables(conn, version).await?;
+    Ok(version)
+}
+
+async fn schema_version(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("PRAGMA user_version").fetch_one(conn).await
+}
+
+async fn sound_version(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let version = schema_version(conn).await?;
+    look_into_tables(conn, version).await?;
+    Ok(version)
+}
+
+/// Reads a row of each table of this very schema: gross damage is better met now than in the middle of things. To read
+/// everything would take too long.
+async fn look_into_tables(conn: &mut SqliteConnection, version: i64) -> Result<(), sqlx::Error> {
+    if usize::try_from(version) == Ok(SCHEMA.len()) {
+        sqlx::query(
+            "SELECT (SELECT max(name) FROM domain), EXISTS (SELECT * FROM series), EXISTS (SELECT * FROM day),
+             EXISTS (SELECT * FROM state), EXISTS (SELECT * FROM mark)",
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// `before VALUES (row), (row) after`, with each row's columns bound by `bind`.
+async fn write_rows<R>(
+    conn: &mut SqliteConnection,
+    before: &str,
+    rows: &[R],
+    after: &str,
+    mut bind: impl FnMut(&mut Separated<'_, sqlx::Sqlite, &'static str>, &R),
+) -> Result<u64, sqlx::Error> {
+    let mut sql = QueryBuilder::new(before);
+    sql.push_values(rows, |mut columns, row| bind(&mut columns, row)).push(after);
+    let done = sql.build().persistent(rows.len() == ROWS_MAX).execute(conn).await?;
+    Ok(done.rows_affected())
+}
+
+/// `(value, value)`, each of them bound.
+fn push_list<'q, V>(sql: &mut QueryBuilder<sqlx::Sqlite>, values: impl IntoIterator<Item = V>)
+where
+    V: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    sql.push("(");
+    let mut list = sql.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+    sql.push(")");
+}
+
+/// SQLite's integers are signed: what is too large is the largest.
+fn saturate(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// SQLite's codes for "malformed" and "not a database", without what extends them.
+const CORRUPT: u32 = 11;
+const NOT_A_DATABASE: u32 = 26;
+
+fn error(path: &Path, source: sqlx::Error) -> StoreError {
+    let is_damaged = match &source {
+        sqlx::Error::Database(e) => {
+            e.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| {
+                let primary = code & 0xff;
+                primary == CORRUPT || primary == NOT_A_DATABASE
+            }) || files::is_log_no_file(path)
+        }
+        // The tables are STRICT: a column of another type than its own was not written by SQLite.
+        sqlx::Error::ColumnDecode { .. } => true,
+        _ => false,
+    };
+    let path = path.to_owned();
+    if is_damaged { StoreError::Damaged { path, source } } else { StoreError::Unavailable { path, source } }
+}

@@ -1,0 +1,231 @@
+//! What is written down, and what a process makes of it that begins with nothing else.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::{Fold, Seal};
+use crate::usage::{Series, Usage, raise};
+
+/// What a journal and a store would have, by the rules that both promise: larger counts hold, states are replaced.
+#[derive(Default)]
+struct Disk {
+    journal: BTreeMap<(Arc<str>, Bucket, u32), u64>,
+    states: BTreeMap<Arc<str>, Vec<u8>>,
+    series: Series,
+    seals: Vec<Seal>,
+}
+
+impl Disk {
+    fn write_journal(&mut self, field: &mut Field) {
+        for entry in field.harvest.take_changes() {
+            let known = self.journal.entry((entry.name, entry.bucket, entry.pass)).or_default();
+            *known = entry.count.max(*known);
+        }
+    }
+
+    fn store(&mut self, field: &mut Field) {
+        let folds = field.harvest.take_folds(100);
+        let seals = field.harvest.take_seals(100);
+        folds.into_iter().chain(seals.iter().map(|seal| seal.fold.clone())).for_each(|fold| self.fold(fold));
+        self.seals.extend(seals);
+        assert_eq!((field.harvest.status(field.now()).unsaved, field.harvest.status(field.now()).backlog), (0, 0));
+        // Everything it said is in the store.
+        self.journal.clear();
+    }
+
+    fn fold(&mut self, fold: Fold) {
+        fold.counts.into_iter().for_each(|(bucket, count)| raise(&mut self.series, bucket, count));
+        self.states.insert(fold.name, fold.state);
+    }
+
+    fn past(&self) -> Past {
+        let usages = self.states.iter().map(|(name, state)| (Arc::clone(name), Usage::load(state).unwrap()));
+        let entries = self.journal.iter().map(|((name, bucket, pass), count)| {
+            let (name, bucket, pass, count) = (Arc::clone(name), *bucket, *pass, *count);
+            crate::journal::Entry { name, bucket, pass, count }
+        });
+        Past { zone: Some("UTC".to_owned()), usages: usages.collect(), entries: entries.collect() }
+    }
+}
+
+/// The sealed days, as (first bucket since midnight of 2026-06-01, throttled seconds).
+fn sealed(disk: &Disk) -> Vec<(i64, u64)> {
+    disk.seals.iter().map(|seal| (seal.day.start.0 - MIDNIGHT / 10, seal.throttled_secs)).collect()
+}
+
+#[test]
+fn a_process_killed_in_mid_bucket_goes_on_with_the_same_bucket_peak_and_verdict() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(200).pass_time(10);
+    disk.store(&mut field);
+    field.pass_time(20).arrive(60);
+    disk.write_journal(&mut field);
+    field.restart(disk.past());
+    assert!(field.is_throttled(), "at once");
+    assert_eq!(field.alerts(), [], "nobody is told again");
+    field.arrive(200).pass_time(10);
+    let figures = field.figures();
+    assert_eq!((figures.qps, figures.peak_qps, figures.is_throttled), (26.0, 26.0, true));
+}
+
+#[test]
+fn a_verdict_that_nobody_was_told_of_is_told_after_the_restart() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(200);
+    disk.write_journal(&mut field);
+    field.wall_s += 60;
+    field.restart(disk.past());
+    assert!(field.is_throttled());
+    assert_eq!(field.alerts(), [("qps_throttled", 1)]);
+}
+
+#[test]
+fn a_verdict_ends_while_the_process_is_down() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(200).pass_time(10);
+    disk.store(&mut field);
+    field.wall_s += 86_400;
+    field.restart(disk.past());
+    assert!(!field.is_throttled());
+    assert_eq!(field.alerts(), []);
+    field.pass_time(1);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk), [(0, 86_390)], "held from the bucket after to the end of the day");
+}
+
+#[test]
+fn days_that_ended_while_the_process_was_down_are_sealed() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(5).pass_time(86_400);
+    field.arrive(7).pass_time(10);
+    disk.write_journal(&mut field);
+    disk.journal.retain(|(_, bucket, _), _| bucket.0 >= MIDNIGHT / 10 + 8640);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk), [(0, 0)]);
+    field.wall_s += 5 * 86_400;
+    field.restart(disk.past());
+    field.pass_time(1);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk), [(0, 0), (8640, 0)]);
+}
+
+#[test]
+fn a_day_is_sealed_when_it_is_over_and_amended_when_something_comes_late() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.wall_s += 86_400 - 10;
+    field.arrive(5).pass_time(9);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk), []);
+    field.pass_time(1);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk), [(0, 0)]);
+    field.jump(-10);
+    field.arrive(6);
+    field.pass_time(10);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk), [(0, 0), (0, 0)]);
+    field.pass_time(86_400);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk).len(), 2, "an idle day leaves none");
+}
+
+#[test]
+fn names_that_nobody_serves_keep_what_they_used_and_are_found_again() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(200).pass_time(10);
+    disk.store(&mut field);
+    let mut past = disk.past();
+    past.usages[0].0 = "later.example.com".into();
+    field.restart(past);
+    assert_eq!(field.figures().peak_qps, 0.0);
+    field.publish(&["later.example.com"], basic());
+    assert_eq!(field.figures().peak_qps, 20.0);
+    assert!(field.live.snapshot().site("later.example.com").unwrap().throttle.is_engaged());
+    field.pass_time(86_400);
+    disk.store(&mut field);
+    assert_eq!(sealed(&disk).len(), 1);
+}
+
+#[test]
+fn another_zone_since_the_last_process_counts_from_now_on() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.wall_s += 23 * 3600;
+    field.arrive(70).pass_time(10);
+    field.wall_s -= 10;
+    field.pass_time(3600 * 2);
+    field.arrive(20).pass_time(10);
+    disk.store(&mut field);
+    let past = Past { zone: Some("Asia/Shanghai".to_owned()), ..disk.past() };
+    field.restart(past);
+    assert_eq!(field.figures().peak_qps, 2.0);
+}
+
+#[test]
+fn a_new_store_gets_everything_that_is_known() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(200).pass_time(10);
+    disk.store(&mut field);
+    let mut other = Disk::default();
+    other.store(&mut field);
+    assert!(other.states.is_empty());
+    field.harvest.run_errand(Errand::SaveAll, field.now());
+    other.store(&mut field);
+    assert_eq!(other.states, disk.states);
+}
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+enum Event {
+    Arrive(u32),
+    Pass(i64),
+    JumpBack(i64),
+    Journal,
+    Store,
+}
+
+fn event() -> impl Strategy<Value = (Event, bool)> {
+    let event = prop_oneof![
+        4 => (1u32..150).prop_map(Event::Arrive),
+        4 => (1i64..25).prop_map(Event::Pass),
+        1 => (1000i64..90_000).prop_map(Event::Pass),
+        1 => (3i64..400).prop_map(Event::JumpBack),
+        2 => Just(Event::Journal),
+        1 => Just(Event::Store),
+    ];
+    (event, prop::bool::weighted(0.2))
+}
+
+proptest! {
+    /// Whatever happens, a process that is killed now and then ends with what one has that never was.
+    #[test]
+    fn restarts_change_nothing(events in prop::collection::vec(event(), 1..40)) {
+        let (mut lives_on, mut killed) = (Field::with(basic()), Field::with(basic()));
+        let (mut kept, mut disk) = (Disk::default(), Disk::default());
+        for (event, is_killed) in events {
+            for (field, disk) in [(&mut lives_on, &mut kept), (&mut killed, &mut disk)] {
+                match event {
+                    Event::Arrive(n) => _ = field.arrive(n),
+                    Event::Pass(secs) => _ = field.pass_time(secs),
+                    Event::JumpBack(secs) => _ = field.jump(-secs),
+                    Event::Journal => disk.write_journal(field),
+                    Event::Store => disk.store(field),
+                }
+            }
+            if is_killed {
+                disk.write_journal(&mut killed);
+                killed.restart(disk.past());
+                killed.pass_time(0);
+                lives_on.pass_time(0);
+            }
+            let (a, b) = (lives_on.figures(), killed.figures());
+            prop_assert_eq!((a.qps, a.peak_qps, a.is_throttled), (b.qps, b.peak_qps, b.is_throttled));
+        }
+        for (field, disk) in [(&mut lives_on, &mut kept), (&mut killed, &mut disk)] {
+            field.pass_time(2 * 86_400);
+            disk.store(field);
+        }
+        prop_assert_eq!(&kept.series, &disk.series);
+        let days = |disk: &Disk| disk.seals.iter().map(|seal| seal.day).collect::<std::collections::HashSet<_>>();
+        prop_assert_eq!(days(&kept), days(&disk));
+    }
+}

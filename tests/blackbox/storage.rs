@@ -1,0 +1,173 @@
+//! The disk fails: full, read-only, broken, once or for long. Requests are served, counted and judged as ever, and what
+//! was not written is written when the disk is back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lockgate::meter::Bucket;
+use lockgate::store::Store;
+use rstest::rstest;
+use rustix::io::Errno;
+
+use crate::harness::*;
+
+const SITE: &str = "www.example.test";
+const DOMAIN: [(&str, &str); 1] = [("domain", SITE)];
+const NOON: &str = "2026-06-01 12:00:00";
+
+fn on_a_bad_disk() -> Setup {
+    let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
+    setup.disk().expect_error("journal").expect_error("database").expect_error("lockgate.db")
+}
+
+#[track_caller]
+fn fill_bucket(gate: &Lockgate, count: usize) {
+    gate.get_many(SITE, count);
+    gate.clock().advance(10);
+    gate.await_metric("lockgate_domain_qps", &DOMAIN, count as f64 / 10.0);
+}
+
+fn errors(gate: &Lockgate, operation: &str) -> f64 {
+    gate.metric("lockgate_store_errors_total", &[("operation", operation)]).unwrap_or(0.0)
+}
+
+/// Stored counts, bucket after bucket.
+fn stored(data_dir: &Path) -> Vec<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let series = runtime.block_on(async {
+        let store = Store::open_to_read(data_dir).await.ok()??;
+        let series = store.series(SITE, Bucket(0), Bucket(1 << 40)).await.ok();
+        store.close().await;
+        series
+    });
+    series.unwrap_or_default().into_values().collect()
+}
+
+#[track_caller]
+fn await_stored(data_dir: &Path, counts: &[u64]) {
+    let mut found = Vec::new();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while found != counts {
+        assert!(std::time::Instant::now() < deadline, "stored {found:?}, not {counts:?}");
+        found = stored(data_dir);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[rstest]
+#[case::full(Disk::full)]
+#[case::read_only(Disk::read_only)]
+#[case::broken(Disk::broken)]
+fn a_disk_that_fails_for_long_costs_nothing(#[case] fail: fn(&Disk)) {
+    let mut gate = on_a_bad_disk().start();
+    fill_bucket(&gate, 20);
+    await_stored(&gate.data_dir(), &[20]);
+    fail(gate.disk());
+    fill_bucket(&gate, 30);
+    fill_bucket(&gate, 150);
+    gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
+    gate.await_metric("lockgate_domain_peak_qps", &DOMAIN, 15.0);
+    eventually("both are said to fail", || {
+        (errors(&gate, "journal") > 0.0 && errors(&gate, "fold") > 0.0).then_some(())
+    });
+    fill_bucket(&gate, 40);
+    assert!(gate.metric("lockgate_store_backlog_buckets", &[]).unwrap() > 0.0);
+    assert_eq!(gate.count_log(&[" ERROR ", "journal"]), 1, "an outage is told once");
+    gate.disk().well();
+    await_stored(&gate.data_dir(), &[20, 30, 150, 40]);
+    gate.await_metric("lockgate_store_backlog_buckets", &[], 0.0);
+    gate.await_log(&["the database is well again"]);
+    gate.await_log(&["the journal can be written again"]);
+    gate.kill();
+    gate.start_again();
+    assert_eq!(gate.metric("lockgate_domain_throttled", &DOMAIN), Some(1.0));
+    assert_eq!(gate.metric("lockgate_domain_peak_qps", &DOMAIN), Some(15.0));
+}
+
+#[rstest]
+#[case::every_odd_one_fails(Disk::fail_nth, 1)]
+#[case::every_even_one_tears(Disk::tear_nth, 2)]
+fn one_call_that_fails_costs_nothing_whichever_it_is(#[case] fail_nth: fn(&Disk, i64, Errno), #[case] first: i64) {
+    let mut gate = on_a_bad_disk().start();
+    fill_bucket(&gate, 1);
+    let mut sent = vec![1];
+    // More calls than a bucket takes from its first request to the end of the journal's file that had it.
+    let before = gate.disk().calls();
+    fill_bucket(&gate, 2);
+    sent.push(2);
+    await_stored(&gate.data_dir(), &sent);
+    let calls = gate.disk().calls() - before;
+    assert!((5..30).contains(&calls), "{calls} calls for one bucket");
+    for n in (first..=calls + 2).step_by(2) {
+        fail_nth(gate.disk(), n, if n % 4 < 2 { Errno::NOSPC } else { Errno::IO });
+        while gate.disk().is_armed() {
+            let count = 2 + sent.len() % 2;
+            fill_bucket(&gate, count);
+            sent.push(count as u64);
+        }
+    }
+    await_stored(&gate.data_dir(), &sent);
+    gate.await_metric("lockgate_store_backlog_buckets", &[], 0.0);
+    gate.get_many(SITE, 7);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    gate.kill();
+    gate.start_again();
+    gate.clock().advance(10);
+    gate.await_metric("lockgate_domain_qps", &DOMAIN, 0.7);
+}
+
+#[test]
+fn a_start_on_a_full_disk_serves_and_stores_later() {
+    let mut gate = on_a_bad_disk().start();
+    fill_bucket(&gate, 150);
+    await_stored(&gate.data_dir(), &[150]);
+    gate.stop();
+    gate.disk().full();
+    gate.start_again();
+    gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
+    fill_bucket(&gate, 12);
+    gate.disk().well();
+    await_stored(&gate.data_dir(), &[150, 12]);
+}
+
+/// A file system of its own, one mebibyte large.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where nobody may mount one.
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mounted = run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at));
+        (mounted.code == 0).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn a_file_system_that_fills_up_costs_nothing() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let Some(disk) = SmallDisk::mount(&folder.path().join("small")) else {
+        eprintln!("not tried: this user may not mount a file system");
+        return;
+    };
+    let data_dir = disk.0.join("data");
+    let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
+    let setup = setup.set("data_dir", &format!("'{}'", data_dir.display()));
+    let gate = setup.expect_error("journal").expect_error("lockgate.db").start();
+    fill_bucket(&gate, 20);
+    await_stored(&data_dir, &[20]);
+    let ballast = disk.0.join("ballast");
+    fs::write(&ballast, vec![1; 4 << 20]).unwrap_err();
+    fill_bucket(&gate, 150);
+    gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
+    eventually("a failure", || (errors(&gate, "journal") + errors(&gate, "fold") > 0.0).then_some(()));
+    fs::remove_file(&ballast).unwrap();
+    await_stored(&data_dir, &[20, 150]);
+    gate.await_metric("lockgate_store_backlog_buckets", &[], 0.0);
+}
