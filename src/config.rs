@@ -27,6 +27,7 @@ mod tests;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
+use crate::access::Format;
 use crate::certificate::PairPaths;
 use crate::name::DomainName;
 use crate::plan::Plan;
@@ -67,6 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// The program's own log.
     pub log: Log,
+    /// The access log, if there is to be one.
+    pub access_log: Option<AccessLog>,
     /// How long what was metered is kept: `[store]`.
     pub retention: Retention,
     /// Every plan by name, the built-in ones included.
@@ -119,5 +123,32 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self { level: tracing::Level::INFO, json: false }
+    }
+}
+
+/// The access log: `[access_log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub target: Target,
+    /// How they read.
+    pub format: Format,
+}
+
+/// Where a log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The process's standard output.
+    Stdout,
+    /// The end of a file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("on standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
     }
 }

@@ -233,6 +233,7 @@ impl Control {
                     let last_resort = Arc::clone(&self.internal) as _;
                     Arc::new(Site {
                         name: spec.name.clone(),
+                        tenant: spec.tenant.clone(),
                         rate_limit_policy: spec.plan.as_ref().and_then(|plan| {
                             HeaderValue::from_str(&format!("\"{}\";q={};w=1", plan.name, plan.max_qps)).ok()
                         }),

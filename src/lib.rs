@@ -12,7 +12,7 @@
 //! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
 //! | 3 pen | [`control`] the only writer of the world |
 //! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk · [`store`] what we remember · [`journal`] counts on their way there |
-//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`alert`] |
+//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`access`] [`alert`] |
 //! | 0 ground | [`clock`] wall time · [`name`] domain names |
 //!
 //! # The request's way
@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod access;
 pub mod admin;
 pub mod alert;
 pub mod certificate;

@@ -2,8 +2,9 @@
 //! database, the CA, the mail server or the console is down.
 //!
 //! `listen` accepts, [`tls`] shakes hands, [`serve`] walks each request, [`forward`] and [`answer`] know HTTP's fine
-//! print, [`plain`] is port 80.
+//! print, [`plain`] is port 80, [`access_log`] gathers a line for each request.
 
+pub mod access_log;
 pub mod answer;
 pub mod body;
 pub mod client;

@@ -1,5 +1,6 @@
 //! Opens doors and sockets, starts the workers and the walks; reloads; drains.
 
+mod access_log;
 mod crew;
 mod house;
 mod logging;
@@ -28,7 +29,8 @@ use crate::upkeep::alerts::Alerts;
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
 use crate::upkeep::recorder::{Gauges, Recorder, Recording, Retention};
 use crate::upkeep::watch::Watch;
-use crew::Crew;
+use access_log::AccessLog;
+use crew::{Crew, Listeners};
 use house::House;
 pub use house::control_socket;
 pub use reports::broken_diagnostic;
@@ -115,6 +117,8 @@ struct Server {
     live: Arc<Live>,
     published: mpsc::UnboundedSender<Published>,
     crew: Crew,
+    access_log: AccessLog,
+    counters: Arc<Counters>,
     desk: Arc<Desk>,
     reloads: IntCounterVec,
     asked_reloads: mpsc::Receiver<AskReload>,
@@ -142,7 +146,12 @@ impl Server {
         let clock = Arc::new(Clock::resuming(recorder.last_reading()));
         let alerts = Arc::new(Alerts::default());
         let mut crew = Crew::enlist(&config, file_limit);
+        let opened = access_log::open(config.access_log.as_ref()).map_err(StartError::Machine)?;
         let addresses = crew.bind(&config.listen)?;
+        let (access_log, outlet) = AccessLog::default()
+            .succeed(opened, public_port(&config, &addresses), &counters)
+            .map_err(StartError::machine("threads cannot be started"))?;
+        crew.log_to(outlet);
         let admin = sockets::bind(config.listen.admin, 1).map_err(StartError::machine(config.listen.admin))?;
         let scrapes = match config.listen.metrics {
             Some(address) => Some(sockets::bind(address, 1).map_err(StartError::machine(address))?),
@@ -167,7 +176,7 @@ impl Server {
         let (errands, asked_errands) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let (retention, retained) = watch::channel(config.retention);
         let recording = recorder.start(errands, Arc::clone(&clock), retained, gauges);
-        let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), counters, crew.max_connections())
+        let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), Arc::clone(&counters), crew.max_connections())
             .map_err(|error| StartError::Machine(error.to_string()))?;
         let (shipments, workers) = crew.start(&shared)?;
         let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
@@ -212,6 +221,8 @@ impl Server {
             live,
             published,
             crew,
+            access_log,
+            counters,
             desk,
             reloads,
             asked_reloads,
@@ -245,21 +256,14 @@ impl Server {
         tracing::info!("draining: no new connections; requests under way have {:?}", self.config.shutdown_grace);
         self.desk.is_serving.store(false, Ordering::Relaxed);
         let deadline = Instant::now() + self.config.shutdown_grace;
-        let patience = match signals.unless_end(self.crew.drain(deadline)).await {
-            Some(true) => {
-                tracing::info!("all requests finished");
-                WRITING_PATIENCE
-            }
-            Some(false) => {
-                tracing::warn!("some requests did not finish in time and were ended");
-                WRITING_PATIENCE
-            }
-            None => {
-                tracing::warn!("told again: ending at once");
-                WRITING_PATIENCE / 10
-            }
-        };
-        _ = signals.unless_end(self.recording.finish(patience)).await;
+        match signals.unless_end(self.crew.drain(deadline)).await {
+            Some(true) => tracing::info!("all requests finished"),
+            Some(false) => tracing::warn!("some requests did not finish in time and were ended"),
+            None => return tracing::warn!("told again: ending at once"),
+        }
+        let (access_log, recording) = (self.access_log, self.recording);
+        let written = async { tokio::join!(access_log.close(), recording.finish(WRITING_PATIENCE)) };
+        _ = signals.unless_end(written).await;
     }
 
     /// Reads the configuration again and takes it whole, or keeps the old one whole. Says which in log and metrics.
@@ -285,6 +289,12 @@ impl Server {
         let config = loaded.config.clone();
         refuse_what_needs_a_restart(&self.config, &config)?;
         let listeners = self.crew.prepare(&config.listen).map_err(|error| error.to_string())?;
+        let wanted = config.access_log.clone();
+        let opened = in_background(move || access_log::open(wanted.as_ref())).await??;
+        let (access_log, outlet) = self
+            .access_log
+            .succeed(opened, public_port(&config, &listeners), &self.counters)
+            .map_err(|error| format!("threads cannot be started: {error}"))?;
         let control = Arc::clone(&self.control);
         let blueprint = blueprint(&config, listeners.https.first());
         let applied = in_background(move || lock(&control).apply(blueprint)).await?;
@@ -298,6 +308,9 @@ impl Server {
         _ = self.retention.send(config.retention);
         _ = self.published.send((self.live.snapshot(), config.timezone.clone()));
         let before = std::mem::replace(&mut self.config, config);
+        self.crew.log_to(outlet);
+        // Whoever rotates logs may do with the old file what he likes once the reload is over.
+        std::mem::replace(&mut self.access_log, access_log).close().await;
         let names =
             |config: &Config| config.domains.iter().map(|d| d.name.clone()).collect::<std::collections::HashSet<_>>();
         let (before, after) = (names(&before), names(&self.config));
@@ -331,6 +344,11 @@ fn refuse_what_needs_a_restart(old: &Config, new: &Config) -> Result<(), String>
     }
     let (file, changed) = (new.path.display(), changed.join(", "));
     Err(format!("{file}: {changed} cannot change while Lockgate runs: restart it, or set the old value again"))
+}
+
+/// The port of TLS as clients know it.
+fn public_port(config: &Config, listeners: &Listeners) -> u16 {
+    config.listen.public_https_port.or(listeners.https.first().map(SocketAddr::port)).unwrap_or(443)
 }
 
 /// The world that a configuration asks for.

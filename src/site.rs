@@ -17,6 +17,8 @@ use crate::throttle::Throttle;
 pub struct Site {
     /// The name it is served and metered under.
     pub name: DomainName,
+    /// Whose it is.
+    pub tenant: Option<TenantId>,
     /// What it is held to, if it has a plan.
     pub plan: Option<Plan>,
     /// The plan as the `RateLimit-Policy` field says it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Rooms by floor, the ground first.
 const FLOORS: [&[&str]; 6] = [
     &["clock", "name"],
-    &["alert", "certificate", "meter", "plan", "refusal", "site", "snapshot", "throttle", "usage"],
+    &["access", "alert", "certificate", "meter", "plan", "refusal", "site", "snapshot", "throttle", "usage"],
     &["issuer", "journal", "origin", "pairs", "store"],
     &["control"],
     &["admin", "proxy", "upkeep"],

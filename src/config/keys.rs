@@ -26,12 +26,13 @@ pub const TOP: Keys = Keys {
         "listen",
         "limits",
         "log",
+        "access_log",
         "store",
         "plans",
         "fallback",
         "domain",
     ],
-    later: &["access_log", "acme", "certificate", "package", "unbound", "vault"],
+    later: &["acme", "certificate", "package", "unbound", "vault"],
 };
 
 /// The top level of an included file.
@@ -62,6 +63,9 @@ pub const LIMITS: Keys = Keys {
 /// The program's own log.
 pub const LOG: Keys = Keys { table: "[log]", known: &["level", "format"], later: &[] };
 
+/// Who asked for what.
+pub const ACCESS_LOG: Keys = Keys { table: "[access_log]", known: &["path", "format"], later: &[] };
+
 /// What is remembered, and how long.
 pub const STORE: Keys = Keys { table: "[store]", known: &["keep_series", "keep_days"], later: &["url"] };
 
@@ -89,8 +93,20 @@ pub const TIMEOUTS: Keys = Keys { table: "timeouts", known: &["connect", "respon
 pub const CERTIFICATE: Keys = Keys { table: "[[domain.certificate]]", known: &["cert", "key"], later: &[] };
 
 /// Every kind of table of the main file.
-pub const ALL: [&Keys; 11] =
-    [&TOP, &LISTEN, &LIMITS, &LOG, &STORE, &PLAN, &FALLBACK, &DOMAIN, &ORIGIN_TLS, &TIMEOUTS, &CERTIFICATE];
+pub const ALL: [&Keys; 12] = [
+    &TOP,
+    &LISTEN,
+    &LIMITS,
+    &LOG,
+    &ACCESS_LOG,
+    &STORE,
+    &PLAN,
+    &FALLBACK,
+    &DOMAIN,
+    &ORIGIN_TLS,
+    &TIMEOUTS,
+    &CERTIFICATE,
+];
 
 impl Keys {
     /// Whether `key` can be written here.

@@ -1,13 +1,15 @@
-//! `[limits]`, `[log]`, `[store]` and `[plans.NAME]`.
+//! `[limits]`, `[log]`, `[access_log]`, `[store]` and `[plans.NAME]`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::diagnostic::{Wrong, shown};
 use super::keys;
 use super::problems::Problems;
 use super::reader::{Reader, Value};
-use super::values::{choice, days, duration, integer_in, size_in, word_or};
-use super::{Limits, Log};
+use super::values::{choice, days, duration, integer_in, path, size_in, word_or};
+use super::{AccessLog, Limits, Log, Target};
+use crate::access::Format;
 use crate::plan::Plan;
 use crate::upkeep::recorder::Retention;
 
@@ -60,6 +62,34 @@ pub fn read_store(top: &Reader, problems: &mut Problems) -> Retention {
     table.read_into("keep_series", &mut retention.series, problems, days);
     table.read_into("keep_days", &mut retention.days, problems, days);
     retention
+}
+
+/// Reads `[access_log]` of a file in the directory `base`.
+pub fn read_access_log(top: &Reader, base: &Path, problems: &mut Problems) -> Option<AccessLog> {
+    let table = top.table("access_log", &keys::ACCESS_LOG, problems)?;
+    let target = table.require("path", "\"/var/log/lockgate/access.log\"", problems, |v| target(v, base));
+    let mut format = Format::Json;
+    table.read_into("format", &mut format, problems, |v| {
+        choice(v, &[("json", Format::Json), ("combined", Format::Combined)])
+    });
+    Some(AccessLog { target: target?, format })
+}
+
+fn target(value: &Value, base: &Path) -> Result<Target, Wrong> {
+    if value.string() == Some("stdout") {
+        return Ok(Target::Stdout);
+    }
+    const EXAMPLE: &str = "\"/var/log/lockgate/access.log\"";
+    if value.string().is_some_and(|text| text.trim().is_empty()) {
+        let remedy = format!("write {EXAMPLE} or \"stdout\", or leave `[access_log]` out");
+        return Err(Wrong::new("`path` is empty", remedy));
+    }
+    let file = path(value, base)?;
+    if file.is_dir() || value.string().is_some_and(|text| text.ends_with('/')) {
+        let wrong = format!("`{}` is a directory", shown(&file.to_string_lossy()));
+        return Err(Wrong::new(wrong, format!("name a file in it, as in {EXAMPLE}, or write \"stdout\"")));
+    }
+    Ok(Target::File(file))
 }
 
 /// Reads the plans, the built-in ones included.

@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, Wrong, shown};
 use super::domain::Domains;
 use super::include::Included;
 use super::keys;
-use super::limits::{read_limits, read_log, read_plans, read_store};
+use super::limits::{read_access_log, read_limits, read_log, read_plans, read_store};
 use super::listen;
 use super::problems::{Problems, syntax};
 use super::reader::{Reader, Value};
@@ -125,6 +125,7 @@ pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics
         listen: super::Listen::default(),
         limits: read_limits(&top, &mut problems),
         log: read_log(&top, &mut problems),
+        access_log: read_access_log(&top, base, &mut problems),
         retention: read_store(&top, &mut problems),
         plans: read_plans(&top, &mut problems),
         fallback: None,

@@ -144,7 +144,10 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         this.set_in_hand(false);
         let polled = this.poll_kind(cx);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if let (Some(attendance), Some(data)) = (&this.attendance, frame.data_ref()) {
+                attendance.sent(data.len());
+            }
             this.set_in_hand(true);
         }
         polled

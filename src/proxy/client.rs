@@ -37,6 +37,11 @@ impl Client {
         }
     }
 
+    /// The client's address.
+    pub fn address(&self) -> &[u8] {
+        self.address.as_bytes()
+    }
+
     /// Sets the forwarding fields: anew, unless the client is a trusted proxy, which is added to what it says.
     pub fn introduce(&self, headers: &mut HeaderMap, host: &HeaderValue) {
         let forwarded = self.forwarded(host);

@@ -31,6 +31,10 @@ pub struct Counters {
     pub refused_connections: IntCounter,
     /// Failures to accept a connection: out of file descriptors, mostly.
     pub accept_errors: IntCounter,
+    /// Lines of the access log that were written.
+    pub access_log_lines: IntCounter,
+    /// Those for which there was no room.
+    pub access_log_dropped_lines: IntCounter,
 }
 
 impl Counters {
@@ -50,6 +54,15 @@ impl Counters {
         let refused_connections = IntCounter::with_opts(refused)?;
         let accept_errors =
             IntCounter::with_opts(Opts::new("lockgate_accept_errors_total", "Failures to accept a connection."))?;
+        let lines = Opts::new("lockgate_access_log_lines_total", "Lines written to the access log.");
+        let access_log_lines = IntCounter::with_opts(lines)?;
+        let dropped = Opts::new(
+            "lockgate_access_log_dropped_lines_total",
+            "Lines of the access log that were dropped because it is written too slowly or not at all.",
+        );
+        let access_log_dropped_lines = IntCounter::with_opts(dropped)?;
+        registry.register(Box::new(access_log_lines.clone()))?;
+        registry.register(Box::new(access_log_dropped_lines.clone()))?;
         registry.register(Box::new(open.clone()))?;
         registry.register(Box::new(handshakes.clone()))?;
         registry.register(Box::new(refused_connections.clone()))?;
@@ -68,6 +81,8 @@ impl Counters {
             handshakes_failed: handshakes.with_label_values(&["failed", ""]),
             refused_connections,
             accept_errors,
+            access_log_lines,
+            access_log_dropped_lines,
         })
     }
 }

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::DATE;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -25,9 +26,11 @@ use super::socket::Socket;
 use super::transport::Transport;
 use super::worker::Worker;
 use super::{answer, tls, tunnel};
+use crate::access::{End, Note};
 use crate::certificate::Source;
 use crate::clock::Reading;
 use crate::meter::Slot;
+use crate::name::TenantId;
 use crate::refusal::{OriginFault, Refusal};
 use crate::site::Site;
 use crate::snapshot::Snapshot;
@@ -128,8 +131,10 @@ async fn attend(worker: Rc<Worker>, visit: Rc<Visit>, request: Request<Incoming>
 async fn walk(attendance: &Rc<Attendance>, arriving: &mut Arriving) -> Result<Response<Body>, Refusal> {
     let Attendance { worker, visit, .. } = &**attendance;
     let arrival = worker.shared.clock.read();
-    let site = site_of(&worker.shared.live.glance(), visit, arriving)?;
+    let host = forward::host(&arriving.head)?;
+    let site = site_of(&worker.shared.live.glance(), visit, &host)?;
     let site = attendance.count_arrival(site, arrival);
+    attendance.note(arrival, &host, &arriving.head);
     site.throttle.admit()?;
     let upgrade = tunnel::requested(arriving);
     let (mut request, upload) = forward::request(arriving, site, &visit.client, upgrade.is_some())?;
@@ -140,9 +145,8 @@ async fn walk(attendance: &Rc<Attendance>, arriving: &mut Arriving) -> Result<Re
 }
 
 /// The site that a request is for: that of its host, which must be the one that the handshake was for, as of now.
-fn site_of(snapshot: &Snapshot, visit: &Visit, arriving: &Arriving) -> Result<Arc<Site>, Refusal> {
-    let host = forward::host(&arriving.head)?;
-    let site = snapshot.site(&host).filter(|site| site.slot == visit.slot);
+fn site_of(snapshot: &Snapshot, visit: &Visit, host: &str) -> Result<Arc<Site>, Refusal> {
+    let site = snapshot.site(host).filter(|site| site.slot == visit.slot);
     site.map(Arc::clone).ok_or(Refusal::Misdirected)
 }
 
@@ -154,7 +158,12 @@ pub struct Attendance {
     /// As soon as there is one the request counts, whatever becomes of it.
     site: OnceCell<Arc<Site>>,
     was_throttled: Cell<bool>,
-    was_answered: Cell<bool>,
+    /// What it was answered with, once it is.
+    status: Cell<Option<StatusCode>>,
+    /// Bytes of the answer's body that the protocol has taken.
+    sent_bytes: Cell<u64>,
+    /// What its line of the access log begins with, if there is a log.
+    note: OnceCell<Box<Note>>,
 }
 
 /// What a request is counted as whose client went away before it was answered; nginx's number for it.
@@ -163,12 +172,26 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 impl Attendance {
     fn begin(worker: Rc<Worker>, visit: Rc<Visit>) -> Self {
         visit.connection.begin_request();
-        Self { worker, visit, site: OnceCell::new(), was_throttled: Cell::new(false), was_answered: Cell::new(false) }
+        Self {
+            worker,
+            visit,
+            site: OnceCell::new(),
+            was_throttled: Cell::new(false),
+            status: Cell::new(None),
+            sent_bytes: Cell::new(0),
+            note: OnceCell::new(),
+        }
     }
 
     fn count_arrival(&self, site: Arc<Site>, arrival: Reading) -> &Arc<Site> {
         self.worker.meter.count_arrival(site.slot, arrival);
         self.site.get_or_init(|| site)
+    }
+
+    fn note(&self, arrival: Reading, host: &str, head: &request::Parts) {
+        if let Some(note) = self.worker.access_log.note(arrival.now, host, head) {
+            _ = self.note.set(note);
+        }
     }
 
     fn site(&self) -> Option<&Arc<Site>> {
@@ -201,10 +224,32 @@ impl Attendance {
     }
 
     fn count_answer(&self, status: StatusCode) {
-        self.was_answered.set(true);
+        self.status.set(Some(status));
         if let Some(site) = self.site() {
             self.worker.meter.count_answer(site.slot, status, self.was_throttled.get());
         }
+    }
+
+    /// A piece of the answer's body is on its way to the client.
+    pub fn sent(&self, bytes: usize) {
+        self.sent_bytes.set(self.sent_bytes.get().saturating_add(bytes as u64));
+    }
+
+    /// The request is over: its line is written.
+    fn log(&mut self) {
+        let (Some(note), Some(site), Some(status)) = (self.note.take(), self.site.get(), self.status.get()) else {
+            return;
+        };
+        self.worker.access_log.write(note, |port| End {
+            domain: site.name.as_str(),
+            port,
+            tenant: site.tenant.as_ref().map(TenantId::as_str),
+            client: self.visit.client.address(),
+            status: status.as_u16(),
+            bytes: self.sent_bytes.get(),
+            now: Instant::now(),
+            throttled: self.was_throttled.get(),
+        });
     }
 
     /// The connection that it came on.
@@ -215,9 +260,10 @@ impl Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        if !self.was_answered.get() {
+        if self.status.get().is_none() {
             self.count_answer(StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST));
         }
+        self.log();
         self.visit.connection.end_request();
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::access_log::{AccessLog, Outlet};
 use super::body::RequestBody;
 use super::connection::{Attended, Connection};
 use super::counters::Counters;
@@ -29,7 +30,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 const SWEEPS_PER_ROUND: usize = 10;
 /// How many are "many". Fewer are looked at in every sweep.
 const MANY_CONNECTIONS: usize = 1_000;
-/// How often counts are shipped without being asked.
+/// How often counts, and lines of the access log, are shipped without being asked.
 const SHIP: Duration = Duration::from_millis(200);
 /// Threads that one worker may have waiting for a name server.
 const MAX_RESOLVING: usize = 16;
@@ -78,6 +79,8 @@ pub enum Order {
     Listen(Protocol, SocketAddr, std::net::TcpListener),
     /// Accept no more from that address. Connections that came from there go on.
     Unlisten(Protocol, SocketAddr),
+    /// Write the lines of the access log there, or none.
+    AccessLog(Option<Outlet>),
     /// Accept no more and let what runs finish. The thread ends when all is finished.
     Drain,
     /// End now.
@@ -111,6 +114,8 @@ pub struct Worker {
     pub shared: Shared,
     /// This worker's counts.
     pub meter: WorkerMeter,
+    /// This worker's lines of the access log.
+    pub access_log: AccessLog,
     /// This worker's connections to origins.
     pub origins: OriginPools,
     /// The present as answers show it.
@@ -135,19 +140,21 @@ impl std::fmt::Debug for OriginPools {
 /// # Errors
 /// If the thread cannot have a runtime.
 pub fn run(shared: Shared, channels: Channels) -> std::io::Result<()> {
+    let Channels { orders, shipments, mut ship_now } = channels;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MAX_RESOLVING).build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let tasks = LocalSet::new();
+    let worker = tasks.block_on(&runtime, async {
         let worker = Rc::new(Worker {
             shared,
             meter: WorkerMeter::default(),
+            access_log: AccessLog::default(),
             origins: Origins::default(),
             date: Date::default(),
             pulse: Arc::default(),
             connections: RefCell::default(),
             swept: Cell::default(),
         });
-        let Channels { orders, shipments, mut ship_now } = channels;
         let shipping = async {
             let mut tick = interval(SHIP);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -165,8 +172,12 @@ pub fn run(shared: Shared, channels: Channels) -> std::io::Result<()> {
             () = shipping => {}
             () = attend_orders(&worker, orders) => {}
         }
-        worker.ship(&shipments);
+        worker
     });
+    // Requests that did not finish in time end here, and count like all.
+    drop(tasks);
+    worker.ship(&shipments);
+    worker.access_log.direct(None);
     runtime.shutdown_background();
     Ok(())
 }
@@ -191,6 +202,7 @@ async fn attend_orders(worker: &Rc<Worker>, mut orders: mpsc::UnboundedReceiver<
                     }
                     stays
                 }),
+                Some(Order::AccessLog(outlet)) => worker.access_log.direct(outlet),
                 Some(Order::Drain) => {
                     listeners.drain(..).for_each(|(_, accepting)| accepting.abort());
                     draining = true;
@@ -290,6 +302,7 @@ impl Worker {
     }
 
     fn ship(&self, shipments: &mpsc::Sender<Shipment>) {
+        self.access_log.ship();
         if let Ok(room) = shipments.try_reserve() {
             let shipment = self.meter.ship();
             if !shipment.is_empty() {

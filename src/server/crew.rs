@@ -11,6 +11,7 @@ use super::{StartError, sockets};
 use crate::config::{Config, Listen};
 use crate::meter::Shipment;
 use crate::origin;
+use crate::proxy::access_log::Outlet;
 use crate::proxy::worker::Channels;
 use crate::proxy::{Order, Protocol, Shared, worker};
 use crate::upkeep::harvest::ShipNow;
@@ -190,6 +191,11 @@ impl Crew {
             self.threads.push(thread);
         }
         Ok((arriving, ship_now))
+    }
+
+    /// Has the workers write their lines of the access log there, or nowhere.
+    pub fn log_to(&self, outlet: Option<Outlet>) {
+        self.tell(|| Order::AccessLog(outlet.clone()));
     }
 
     /// Lets requests under way finish until `deadline`, then ends them. Returns whether all finished.

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::super::load;
+use super::super::load::load_text;
+use super::super::{Target, load};
 use super::{check_in, domain, files, origin};
+use crate::access::Format;
 
 #[test]
 fn included_files_hold_domains() {
@@ -216,4 +218,19 @@ fn two_domains_of_one_name_in_two_files_are_shown_together() {
       |
       = help: write "basic"
     "#);
+}
+
+#[test]
+fn the_access_log_is_relative_to_its_file_unless_it_is_standard_output() {
+    let target = |text: &str| {
+        let loaded = load_text(Path::new("/etc/lockgate/lockgate.toml"), text.to_owned()).unwrap();
+        loaded.config.access_log.unwrap()
+    };
+    let file = |path: &str| Target::File(path.into());
+    let log = target("[access_log]\npath = \"logs/access.log\"\nformat = \"combined\"");
+    assert_eq!((log.target, log.format), (file("/etc/lockgate/logs/access.log"), Format::Combined));
+    let log = target("[access_log]\npath = \"/var/log/access.log\"");
+    assert_eq!((log.target, log.format), (file("/var/log/access.log"), Format::Json));
+    assert_eq!(target("[access_log]\npath = \"stdout\"").target, Target::Stdout);
+    assert_eq!(target("[access_log]\npath = \"./stdout\"").target, file("/etc/lockgate/./stdout"));
 }

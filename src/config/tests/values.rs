@@ -50,9 +50,39 @@ use super::{config, domain, origin, wrong};
     "put it in brackets: `include = [\"domains.d/*.toml\"]`"
 )]
 #[case::later(
-    "[access_log]\npath = \"stdout\"",
-    "`access_log` is not supported by this version of lockgate",
+    "[acme]\nemail = \"ops@example.com\"",
+    "`acme` is not supported by this version of lockgate",
     "leave it out"
+)]
+#[case::access_log_path(
+    "[access_log]\nformat = \"json\"",
+    "`path` is missing in `[access_log]`",
+    "write `path = \"/var/log/lockgate/access.log\"`"
+)]
+#[case::access_log_nowhere(
+    "[access_log]\npath = \"\"",
+    "`path` is empty",
+    "write \"/var/log/lockgate/access.log\" or \"stdout\", or leave `[access_log]` out"
+)]
+#[case::access_log_directory(
+    "[access_log]\npath = \"/tmp\"",
+    "`/tmp` is a directory",
+    "name a file in it, as in \"/var/log/lockgate/access.log\", or write \"stdout\""
+)]
+#[case::access_log_directory_to_be(
+    "[access_log]\npath = \"logs/\"",
+    "`logs/` is a directory",
+    "name a file in it, as in \"/var/log/lockgate/access.log\", or write \"stdout\""
+)]
+#[case::access_log_format(
+    "[access_log]\npath = \"stdout\"\nformat = \"combine\"",
+    "`format` cannot be \"combine\"",
+    "did you mean \"combined\"? write \"json\" or \"combined\""
+)]
+#[case::access_log_key(
+    "[access_log]\npath = \"stdout\"\nlevel = \"info\"",
+    "unknown key `level` in `[access_log]`",
+    "`level` belongs in `[log]`"
 )]
 #[case::astray(
     "[listen]\ntimezone = \"UTC\"",

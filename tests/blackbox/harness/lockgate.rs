@@ -286,6 +286,11 @@ impl Lockgate {
         self.process.lines()
     }
 
+    /// What it printed on standard output: nothing but an access log.
+    pub fn stdout(&self) -> Vec<String> {
+        self.process.stdout()
+    }
+
     /// Waits for a log line that contains all of these.
     #[track_caller]
     pub fn await_log(&self, parts: &[&str]) -> String {

@@ -13,8 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    printed: Arc<(Mutex<Vec<String>>, Condvar)>,
+    printed: Arc<Lines>,
+    stdout: Arc<Lines>,
 }
+
+type Lines = (Mutex<Vec<String>>, Condvar);
 
 impl Process {
     /// Starts `command` with both outputs gathered line by line.
@@ -22,10 +25,10 @@ impl Process {
     pub fn spawn(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let printed = Arc::default();
-        gather(child.stdout.take().expect("piped"), Arc::clone(&printed));
-        gather(child.stderr.take().expect("piped"), Arc::clone(&printed));
-        Self { child, printed }
+        let (printed, stdout) = (Arc::default(), Arc::default());
+        gather(child.stdout.take().expect("piped"), vec![Arc::clone(&printed), Arc::clone(&stdout)]);
+        gather(child.stderr.take().expect("piped"), vec![Arc::clone(&printed)]);
+        Self { child, printed, stdout }
     }
 
     pub fn pid(&self) -> u32 {
@@ -35,6 +38,11 @@ impl Process {
     /// Everything printed so far.
     pub fn lines(&self) -> Vec<String> {
         self.printed.0.lock().expect("gatherer").clone()
+    }
+
+    /// What was printed on standard output alone.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.0.lock().expect("gatherer").clone()
     }
 
     /// Waits for a line, also one that is already there.
@@ -86,14 +94,16 @@ impl Drop for Process {
     }
 }
 
-fn gather(from: impl Read + Send + 'static, into: Arc<(Mutex<Vec<String>>, Condvar)>) {
+fn gather(from: impl Read + Send + 'static, into: Vec<Arc<Lines>>) {
     thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         while from.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            into.0.lock().expect("reader").push(text);
-            into.1.notify_all();
+            for lines in &into {
+                lines.0.lock().expect("reader").push(text.clone());
+                lines.1.notify_all();
+            }
             line.clear();
         }
     });

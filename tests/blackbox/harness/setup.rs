@@ -75,6 +75,12 @@ impl Setup {
         self
     }
 
+    /// Leaves out what begins with `key` of the keys outside the tables.
+    pub fn unset(mut self, key: &str) -> Self {
+        self.keys.retain(|(k, _)| !k.starts_with(key));
+        self
+    }
+
     /// Adds whole tables: `[plans.tiny]` and its lines.
     pub fn table(mut self, toml: &str) -> Self {
         self.tables.push(toml.to_owned());
