@@ -121,6 +121,7 @@ fn metering(c: &mut Criterion) {
     });
 
     let mut journal = Journal::new(dir.path(), None);
+    field.harvest.take_changes();
     group.bench_function("journal what changed", |b| {
         b.iter_custom(|times| {
             let mut took = Duration::ZERO;
@@ -178,7 +179,7 @@ fn metering(c: &mut Criterion) {
             let remembered = runtime.block_on(store.remembered()).unwrap();
             let usages = remembered.states.into_iter().map(|(name, state)| (name, Usage::load(&state).unwrap()));
             let entries = journal::replay(dir.path()).unwrap().entries;
-            Past { zone: remembered.zone, usages: usages.collect(), entries }
+            Past { at: remembered.at, zone: remembered.zone, usages: usages.collect(), entries }
         });
     });
     group.bench_function("taken in by the harvest", |b| {
@@ -186,7 +187,7 @@ fn metering(c: &mut Criterion) {
         let past = || {
             let usages = remembered.states.iter().map(|(name, state)| (Arc::clone(name), Usage::load(state).unwrap()));
             let entries = journal::replay(dir.path()).unwrap().entries;
-            (Field::new(&snapshot), Past { zone: remembered.zone.clone(), usages: usages.collect(), entries })
+            (Field::new(&snapshot), Past { at: remembered.at, zone: remembered.zone.clone(), usages: usages.collect(), entries })
         };
         b.iter_batched(
             past,

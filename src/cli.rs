@@ -6,6 +6,7 @@ mod demo;
 mod health;
 mod reload;
 mod run;
+mod usage;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -37,13 +38,19 @@ enum Command {
     Health(Running),
     /// Have the running Lockgate read its configuration again, and say what came of it
     Reload(reload::Reload),
+    /// Show, export and check what was metered
+    #[command(subcommand)]
+    Usage(usage::Usage),
 }
+
+/// The configuration file of a command that is not told another.
+const DEFAULT_CONFIG: &str = "/etc/lockgate/lockgate.toml";
 
 /// The option that every command with a configuration has.
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(short, long = "config", value_name = "FILE", default_value = "/etc/lockgate/lockgate.toml")]
+    #[arg(short, long = "config", value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
 }
 
@@ -74,6 +81,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Health(running) => health::run(&running),
             Command::Reload(reload) => reload.run(),
+            Command::Usage(usage) => usage.run(),
         }
     }
 }

@@ -78,8 +78,8 @@ pub struct Journal {
     buffer: Vec<u8>,
     /// A file was made since directories were last synced.
     is_name_unsynced: bool,
-    /// Why a file that has ended is perhaps not on the disk: the next sync says so.
-    owed: Option<io::Error>,
+    /// Files that were ended before they were synced.
+    ended: Vec<(Segment, File)>,
     /// How files are made; tests have others.
     create: fn(&Path) -> io::Result<File>,
 }
@@ -144,7 +144,7 @@ impl Journal {
             current: None,
             buffer: Vec::new(),
             is_name_unsynced: false,
-            owed: None,
+            ended: Vec::new(),
             create,
         }
     }
@@ -176,29 +176,38 @@ impl Journal {
     /// Waits until the disk has what was appended.
     ///
     /// # Errors
-    /// If the disk does not say so, now or when an earlier file was ended. A power cut may then cost what was appended
-    /// since the last sync that succeeded; a later success does not speak of it any more.
+    /// If the disk does not say so. A power cut may then cost what was appended since the last sync that succeeded; a
+    /// later success does not speak of it any more.
     pub fn sync(&mut self) -> io::Result<()> {
-        let mut result = self.owed.take().map_or(Ok(()), Err);
-        if let Some(mut current) = self.current.take() {
-            match current.sync() {
-                Ok(()) => self.current = Some(current),
-                // The system may have dropped what it could not write, so more must not follow in this file.
-                Err(e) => result = result.and(Err(e)),
-            }
+        self.unsynced().and_then(Unsynced::wait).inspect_err(|_| self.doubt())
+    }
+
+    /// What was appended since this was last asked: to wait for apart from the journal, which goes on.
+    ///
+    /// # Errors
+    /// If the system has no more file descriptors.
+    pub fn unsynced(&mut self) -> io::Result<Unsynced> {
+        let mut files = Vec::new();
+        if let Some(current) = self.current.as_mut().filter(|current| current.is_unsynced) {
+            files.push(current.file.try_clone()?);
+            current.is_unsynced = false;
         }
-        if self.is_name_unsynced {
-            let synced = sync_directory(&directory(&self.data_dir)).and_then(|()| sync_directory(&self.data_dir));
-            self.is_name_unsynced = synced.is_err();
-            result = result.and(synced);
-        }
-        result
+        files.extend(self.ended.drain(..).map(|(_, file)| file));
+        let directories = match std::mem::take(&mut self.is_name_unsynced) {
+            true => vec![directory(&self.data_dir), self.data_dir.clone()],
+            false => Vec::new(),
+        };
+        Ok(Unsynced { files, directories })
+    }
+
+    /// Ends the current file after a sync that failed: the system may have dropped what it could not write, so more must
+    /// not follow in it.
+    pub fn doubt(&mut self) {
+        self.current = None;
+        self.is_name_unsynced = true;
     }
 
     /// Ends the current file; what follows goes to the next. Returns the last file that is whole now, if there is any.
-    ///
-    /// What was not synced is synced here, so that no more than the current file ever waits for [`Self::sync`]; whether
-    /// that failed, the next [`Self::sync`] tells.
     pub fn rotate(&mut self) -> Option<Segment> {
         if let Some(current) = self.current.take() {
             self.end(current);
@@ -213,6 +222,7 @@ impl Journal {
     /// The first, if some cannot be removed; the others are. They are tried again next time.
     pub fn remove_through(&mut self, segment: Segment) -> io::Result<()> {
         self.current.take_if(|current| current.segment <= segment);
+        self.ended.retain(|(ended, _)| *ended > segment);
         let directory = directory(&self.data_dir);
         let mut result = Ok(());
         self.files.retain(|file, _| {
@@ -273,10 +283,28 @@ impl Journal {
         self.end(current);
     }
 
-    fn end(&mut self, mut current: Current) {
-        if let Err(e) = current.sync() {
-            self.owed.get_or_insert(e);
+    fn end(&mut self, current: Current) {
+        if current.is_unsynced {
+            self.ended.push((current.segment, current.file));
         }
+    }
+}
+
+/// What the disk may not have yet.
+#[derive(Debug)]
+pub struct Unsynced {
+    files: Vec<File>,
+    directories: Vec<PathBuf>,
+}
+
+impl Unsynced {
+    /// Waits until the disk has it.
+    ///
+    /// # Errors
+    /// If the disk does not say so of one of the files, or of their names.
+    pub fn wait(self) -> io::Result<()> {
+        self.files.iter().try_for_each(File::sync_data)?;
+        self.directories.iter().try_for_each(|directory| sync_directory(directory))
     }
 }
 
@@ -290,14 +318,6 @@ impl Current {
         self.file.write_all(buffer)?;
         self.good_bytes = self.good_bytes.saturating_add(buffer.len() as u64);
         self.is_unsynced = true;
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if self.is_unsynced {
-            self.file.sync_data()?;
-            self.is_unsynced = false;
-        }
         Ok(())
     }
 

@@ -172,7 +172,7 @@ impl Server {
         let mut harvest = Harvest::new(Arc::clone(&alerts));
         // Before anything is counted: what was counted before goes on, and verdicts stand.
         harvest.follow(&live.snapshot(), &config.timezone, clock.read());
-        recorder.take_past().into_iter().for_each(|past| harvest.resume(past, clock.read()));
+        harvest.resume(recorder.take_past(), clock.read());
         let (errands, asked_errands) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let (retention, retained) = watch::channel(config.retention);
         let recording = recorder.start(errands, Arc::clone(&clock), retained, gauges);

@@ -7,6 +7,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use jiff::civil;
 
 use crate::clock::{Reading, UnixTime};
 use crate::meter::Bucket;
-use crate::usage::{Chain, Day, DayRecord, Hour, Series};
+use crate::usage::{Chain, Day, DayRecord, Hour, Peak, Series};
 
 /// The database's file in `data_dir`.
 pub const FILE: &str = "lockgate.db";
@@ -66,10 +67,12 @@ pub struct Seal {
     pub day: Day,
     /// Whose day: an IANA name.
     pub zone: String,
-    /// The limit that the name is held to.
+    /// The limit that the record is to name.
     pub limit_qps: Option<u32>,
     /// How long the name was held to it on that day.
     pub throttled_secs: u64,
+    /// The day's highest bucket as it was counted, for when the stored counts are not complete.
+    pub peak: Option<Peak>,
 }
 
 /// Why a verb was not carried out.
@@ -182,6 +185,22 @@ impl Store {
     /// [`StoreError`].
     pub async fn series(&self, name: &str, from: Bucket, to: Bucket) -> Result<Series, StoreError> {
         self.sqlite.series(name, from, to).await
+    }
+
+    /// The stored counts of all names that have any from bucket `from` to before `to`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn series_of_all(&self, from: Bucket, to: Bucket) -> Result<HashMap<Arc<str>, Series>, StoreError> {
+        self.sqlite.series_of_all(from, to).await
+    }
+
+    /// The records of all names of the day that any zone calls `date`; of each name in order of their numbers.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn records_of(&self, date: civil::Date) -> Result<Vec<DayRecord>, StoreError> {
+        self.sqlite.records_of(date).await
     }
 
     /// The sealed days of `name`. `None` if nothing is known of it.

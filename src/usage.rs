@@ -16,7 +16,7 @@ pub use calendar::{Calendar, Day};
 pub use figures::{AskFigures, Figures};
 pub use record::{Chain, DayFacts, DayRecord, Flaw, Hash, Link, NoHash};
 pub use saved::UnreadableState;
-pub use series::{DamagedHour, Hour, Series, pack, raise, unpack};
+pub use series::{DamagedHour, Hour, Series, Totals, pack, raise, unpack};
 pub use window::Window;
 
 use held::Held;
@@ -34,7 +34,7 @@ const KEPT_DAYS: usize = 8;
 /// An idle name costs some 200 bytes.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// In the order of their first count; the oldest is forgotten first.
+    /// The oldest, by pass and bucket, is forgotten first.
     recent: Vec<Visit>,
     window: Window,
     /// In the order of their latest change; the longest unchanged is forgotten first.
@@ -59,6 +59,9 @@ struct Visit {
     /// The part of `count` that a journal has.
     #[serde(skip)]
     journaled: u64,
+    /// The part of `count` that a process before this one had counted.
+    #[serde(skip)]
+    recalled: u64,
 }
 
 /// The highest bucket of a day, the earliest of equals.
@@ -97,6 +100,15 @@ pub fn qps(count: u64) -> f64 {
     count as f64 / BUCKET_SECS as f64
 }
 
+impl Visit {
+    /// Takes in what is known from before: what this process counted itself comes on top of it.
+    fn recall(&mut self, count: u64) {
+        let own = self.count.saturating_sub(self.recalled);
+        self.recalled = self.recalled.max(count);
+        self.count = self.recalled.saturating_add(own);
+    }
+}
+
 impl Peak {
     /// The day's peak as shown: at least 1 if there was any request.
     pub fn qps(&self) -> f64 {
@@ -113,7 +125,7 @@ impl Usage {
     /// Brings back that a visit had counted `count` before the process ended, of which a journal knows.
     pub fn recall(&mut self, bucket: Bucket, pass: u32, count: u64) {
         self.visit(bucket, pass, |visit| {
-            visit.count = visit.count.max(count);
+            visit.recall(count);
             visit.journaled = visit.journaled.max(count);
         });
     }
@@ -196,11 +208,17 @@ impl Usage {
     /// Days that were over before it began keep their peaks, and those that were sealed their records.
     pub fn rezone(&mut self, calendar: &mut Calendar, now: UnixTime) {
         let today = calendar.today(now);
-        self.days.retain(|p| p.day.end <= today.start);
+        // What lies ahead was met under a clock that came back: it keeps its days.
+        let lies_ahead = |day: Day| day.start >= today.end;
+        self.days.retain(|p| p.day.end <= today.start || lies_ahead(p.day));
         if let Some((at, count)) = self.window.max_since(today.start) {
             self.raise_peak(Peak { day: today, count, at });
         }
         for Unsealed { day: old, limit_qps } in std::mem::take(&mut self.unsealed) {
+            if lies_ahead(old) {
+                self.unseal(Unsealed { day: old, limit_qps });
+                continue;
+            }
             let mut day = calendar.day_of(old.start);
             // A day lies in at most three of another zone's.
             for _ in 0..3 {
@@ -230,6 +248,16 @@ impl Usage {
     /// Whether a day waits for its record that is over once every bucket before `by` has closed.
     pub fn has_ended(&self, by: Bucket) -> bool {
         self.unsealed.iter().any(|unsealed| unsealed.day.end <= by)
+    }
+
+    /// The counts so far of the buckets met last: of one that is open when this is stored, nothing else may tell.
+    pub fn recent(&self) -> impl Iterator<Item = (Bucket, u64)> {
+        self.recent.iter().map(|visit| (visit.bucket, visit.count))
+    }
+
+    /// `day`, if it waits for its record.
+    pub fn unsealed(&self, day: Day) -> Option<Unsealed> {
+        self.unsealed.iter().find(|unsealed| unsealed.day == day).copied()
     }
 
     /// Counts that no journal has: bucket, pass, requests so far. From now on one has.
@@ -265,7 +293,7 @@ impl Usage {
         match self.recent.iter_mut().find(|v| (v.bucket, v.pass) == (bucket, pass)) {
             Some(visit) => change(visit),
             None => {
-                let mut visit = Visit { bucket, pass, count: 0, judged: 0, journaled: 0 };
+                let mut visit = Visit { bucket, pass, count: 0, judged: 0, journaled: 0, recalled: 0 };
                 change(&mut visit);
                 self.recent.push(visit);
             }
@@ -275,8 +303,9 @@ impl Usage {
     /// Keeps the latest visits; one that was not judged yet is never forgotten.
     fn forget_old_visits(&mut self) {
         while self.recent.len() > RECENT_VISITS {
-            let Some(judged) = self.recent.iter().position(|v| v.judged == v.count) else { return };
-            self.recent.remove(judged);
+            let judged = self.recent.iter().enumerate().filter(|(_, v)| v.judged == v.count);
+            let Some((oldest, _)) = judged.min_by_key(|(_, v)| (v.pass, v.bucket)) else { return };
+            self.recent.remove(oldest);
         }
     }
 

@@ -103,6 +103,39 @@ pub fn data_dir_of(path: &Path) -> PathBuf {
     data_dir
 }
 
+/// Where what was metered lies, and whose days it is shown in.
+#[derive(Debug)]
+pub struct Home {
+    /// Where the process keeps what it must remember.
+    pub data_dir: PathBuf,
+    /// Whose midnight begins a day; `None` if the file was not understood so far.
+    pub timezone: Option<TimeZone>,
+}
+
+/// What of `path` it takes to read what was metered: the rest of the file may be wrong.
+///
+/// # Errors
+/// If the file cannot be read, or names a time zone that is none.
+pub fn home_of(path: &Path) -> Result<Home, Diagnostics> {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let text =
+        read_named(path).map_err(|e| Diagnostic::of_file(path, e.line(), unreadable("the configuration file", &e)))?;
+    let mut problems = Problems::default();
+    let (file, source) = problems.add_source(Source::new(path, text));
+    let table = parse(file, &source, &mut problems);
+    let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
+    let mut data_dir = PathBuf::from(DEFAULT_DATA_DIR);
+    top.read_into("data_dir", &mut data_dir, &mut problems, |v| super::values::path(v, base));
+    let is_written = top.value("timezone").is_some();
+    let timezone = top.read("timezone", &mut problems, timezone);
+    if is_written && timezone.is_none() {
+        problems.verdict()?;
+        return Ok(Home { data_dir, timezone: None });
+    }
+    let is_default = !is_written && !problems.is_broken(top.place);
+    Ok(Home { data_dir, timezone: timezone.or(is_default.then_some(TimeZone::UTC)) })
+}
+
 fn unreadable(what: &str, error: &Unreadable) -> Wrong {
     Wrong::new(format!("{what} {error}"), error.remedy())
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Access, access};
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::query_builder::Separated;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -108,7 +109,10 @@ impl Sqlite {
         if !path.try_exists().map_err(|e| error(&path, e.into()))? {
             return Ok(None);
         }
-        let options = options(&path).read_only(true);
+        // SQLite's readers write, too, to the log's index. Where they may not, a database without a log (a backup, or one
+        // whose process has ended) is read as one that does not change.
+        let is_still = !files::has_log(&path) && access(data_dir, Access::WRITE_OK).is_err();
+        let options = options(&path).read_only(true).immutable(is_still);
         let shared = Arc::new(Shared::new(path));
         let readers = shared.pool(READERS_MAX, options);
         let sqlite = Self { writer: readers.clone(), readers, shared };

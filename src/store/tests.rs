@@ -81,7 +81,14 @@ fn day(zone: &str, date: &str) -> Day {
 
 /// To seal what is stored of `name` already.
 fn seal(name: &str, zone: &str, date: &str) -> Seal {
-    Seal { fold: fold(name, &[]), day: day(zone, date), zone: zone.into(), limit_qps: Some(10), throttled_secs: 0 }
+    Seal {
+        fold: fold(name, &[]),
+        day: day(zone, date),
+        zone: zone.into(),
+        limit_qps: Some(10),
+        throttled_secs: 0,
+        peak: None,
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,9 @@ pub use keeping::{Errand, Past, Status};
 const STEP: Duration = Duration::from_millis(200);
 /// How long a request for figures waits for the workers to ship. One that does not answer is late, not wrong.
 const SHIP_PATIENCE: Duration = Duration::from_millis(500);
+/// Why a verdict lifts.
+const LIFTED: &str = "no bucket of the last 24 hours is over the limit any more";
+
 /// The snapshot that was published, and the zone whose days are counted from now on.
 pub type Published = (Arc<Snapshot>, TimeZone);
 
@@ -205,11 +208,13 @@ impl Harvest {
                 let was_engaged = throttle.is_engaged();
                 throttle.engage(plan);
                 self.engaged.insert(slot);
-                let detail = format!("held to {} QPS of plan {} until {until}", plan.max_qps, plan.name);
+                let told = told || was_engaged;
+                let detail = || format!("held to {} QPS of plan {} until {until}", plan.max_qps, plan.name);
+                let change = (!told).then(|| (AlertKind::QpsThrottled, detail()));
                 if account.usage.hold(now.now, until) {
                     self.waiting.save(slot, account);
                 }
-                (!was_engaged && !told).then_some((AlertKind::QpsThrottled, detail))
+                change
             }
             (_, served) => {
                 let lifted = served.as_ref().is_some_and(|(throttle, _)| {
@@ -219,12 +224,11 @@ impl Harvest {
                     }
                     was_engaged
                 });
-                if self.engaged.remove(&slot) {
+                if self.engaged.remove(&slot) || account.usage.is_held(now.now) {
                     account.usage.release(now.now);
                     self.waiting.save(slot, account);
                 }
-                let detail = "no bucket of the last 24 hours is over the limit any more".to_owned();
-                lifted.then_some((AlertKind::ThrottleLifted, detail))
+                lifted.then(|| (AlertKind::ThrottleLifted, LIFTED.to_owned()))
             }
         };
         if let Some((kind, detail)) = change {

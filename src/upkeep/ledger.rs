@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::harvest::Past;
-use crate::clock::{Reading, UnixTime};
+use crate::clock::UnixTime;
 use crate::journal::{self, Segment};
 use crate::store::{Opened, Remembered, Store, StoreError};
 use crate::usage::Usage;
@@ -14,10 +14,10 @@ use crate::usage::Usage;
 pub struct Journaled {
     /// Counts, and nothing else.
     pub past: Past,
-    /// The clock when the last of them was written.
-    pub at: Option<Reading>,
     /// The last file that there is.
     pub last: Option<Segment>,
+    /// Files that could not be read whole.
+    damaged: Vec<PathBuf>,
 }
 
 /// A store that was opened, and what it remembers.
@@ -27,8 +27,6 @@ pub struct Stored {
     pub store: Store,
     /// Accounts, and nothing else.
     pub past: Past,
-    /// The clock when the last of them was written.
-    pub at: Option<Reading>,
 }
 
 /// Reads the journal. What cannot be read is reported, and the rest taken. Blocks on the disk.
@@ -36,15 +34,29 @@ pub fn read_journal(data_dir: &Path) -> Journaled {
     let replay = match journal::replay(data_dir) {
         Ok(replay) => replay,
         Err(error) => {
-            tracing::error!("the journal cannot be read, what it had counted is lost: {error}");
+            tracing::error!("the journal cannot be read, what it had counted is not known: {error}");
             return Journaled::default();
         }
     };
     for damage in &replay.damage {
-        tracing::error!("a part of the journal is lost: {damage}");
+        tracing::error!("a part of what the journal had counted is not known: {damage}");
     }
-    let past = Past { entries: replay.entries, ..Past::default() };
-    Journaled { past, at: replay.at, last: replay.last }
+    let past = Past { at: replay.at, entries: replay.entries, ..Past::default() };
+    Journaled { past, last: replay.last, damaged: replay.damage.into_iter().map(|damage| damage.file).collect() }
+}
+
+impl Journaled {
+    /// Gives files that could not be read whole another name: the others are removed when the store has what they say.
+    pub fn set_damaged_aside(&mut self) {
+        for file in self.damaged.drain(..) {
+            let mut aside = file.clone().into_os_string();
+            aside.push(".damaged");
+            match std::fs::rename(&file, &aside) {
+                Ok(()) => tracing::error!("it is kept as {}", aside.display()),
+                Err(error) => tracing::error!("{} cannot be set aside: {error}", file.display()),
+            }
+        }
+    }
 }
 
 /// Opens the store and reads what a start needs. A damaged one is set aside and replaced, and reported.
@@ -64,24 +76,17 @@ pub async fn open_store(data_dir: PathBuf, now: UnixTime) -> Result<Stored, Stor
         }
         remembered => remembered?,
     };
-    let at = remembered.at;
-    Ok(Stored { store: opened.store, past: past(remembered), at })
+    Ok(Stored { store: opened.store, past: past(remembered) })
 }
 
 /// What a start needs of a store that cannot be opened, as far as it can be read. Nothing if not even that.
-pub async fn glimpse_at_store(data_dir: &Path) -> (Past, Option<Reading>) {
-    match Store::glimpse(data_dir).await {
-        Ok(remembered) => {
-            let at = remembered.at;
-            (past(remembered), at)
-        }
-        Err(_) => (Past::default(), None),
-    }
+pub async fn glimpse_at_store(data_dir: &Path) -> Past {
+    Store::glimpse(data_dir).await.map(past).unwrap_or_default()
 }
 
 fn past(remembered: Remembered) -> Past {
     let usages = remembered.states.iter().filter_map(|(name, state)| Some((Arc::clone(name), read(name, state)?)));
-    Past { usages: usages.collect(), zone: remembered.zone, ..Past::default() }
+    Past { usages: usages.collect(), at: remembered.at, zone: remembered.zone, entries: Vec::new() }
 }
 
 /// Says that a damaged database was replaced.

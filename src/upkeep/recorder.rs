@@ -6,38 +6,29 @@
 //! what was not written is written when the disk is back.
 
 mod gauges;
+mod journaling;
 mod storing;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use super::harvest::{Errand, Past};
 use super::ledger::{self, Journaled, Stored};
 use crate::clock::{Clock, Reading, UnixTime};
-use crate::journal::{Entry, Journal};
+use crate::journal::Journal;
 use crate::store::StoreError;
 pub use gauges::Gauges;
+use journaling::Journaling;
 use storing::Storing;
 
-/// How often counts are journaled. Workers ship theirs five times a second, so a killed process loses less than half a
-/// second of arrivals.
-const JOURNAL_EVERY: Duration = Duration::from_millis(250);
-/// How often the disk is asked to keep what the journal has: the bound of what a power cut costs.
-const SYNC_EVERY: Duration = Duration::from_secs(10);
 /// How long a start waits for the store. After it requests are served, and what the store remembers is taken in when it
 /// comes.
 const START_PATIENCE: Duration = Duration::from_secs(1);
-/// The journal's bytes beyond which nothing is appended until the store has taken what it says.
-const MAX_JOURNAL_BYTES: u64 = 1 << 30;
-/// Counts that wait for a journal that cannot be written; beyond, the store alone will have them.
-const MAX_PENDING: usize = 1_000_000;
-
 /// How long history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -61,11 +52,17 @@ type Opening = JoinHandle<Result<Stored, StoreError>>;
 #[derive(Debug)]
 pub struct Recorder {
     data_dir: PathBuf,
-    journal: Journal,
+    journal: Replaying,
     store: storing::Connection,
-    past: Vec<Past>,
-    at: Option<Reading>,
+    past: Past,
+    /// The zone whose days all that is stored counts.
+    zone: Option<String>,
 }
+
+/// The journal: read, or still being read.
+type Replaying = Result<Journal, JoinHandle<Journaled>>;
+/// The journal, as soon as it was read: nothing is appended or removed before.
+type SharedJournal = Arc<Mutex<Option<Journal>>>;
 
 /// A recorder at work.
 #[derive(Debug)]
@@ -87,59 +84,54 @@ impl Recorder {
     /// If a newer Lockgate wrote it: this one must not. Whatever else is wrong is reported, and tried again later.
     pub async fn begin(data_dir: &Path, now: UnixTime) -> Result<Self, StoreError> {
         let began = Instant::now();
+        let patience = || START_PATIENCE.saturating_sub(began.elapsed());
         let mut opening = tokio::spawn(ledger::open_store(data_dir.to_owned(), now));
         let directory = data_dir.to_owned();
-        let reading = spawn_blocking(move || ledger::read_journal(&directory));
-        let journaled = match timeout(START_PATIENCE, reading).await {
-            Ok(journaled) => journaled.unwrap_or_default(),
-            Err(_) => {
-                tracing::error!("the journal cannot be read in time: what it had counted is not known until a restart");
-                Journaled::default()
-            }
-        };
-        let Journaled { past: journaled, at: journaled_at, last } = journaled;
-        let mut recorder = Self {
-            data_dir: data_dir.to_owned(),
-            journal: Journal::new(data_dir, last),
-            store: storing::Connection::default(),
-            past: Vec::new(),
-            at: journaled_at,
-        };
-        match timeout(START_PATIENCE.saturating_sub(began.elapsed()), &mut opening).await {
+        let mut reading = spawn_blocking(move || ledger::read_journal(&directory));
+        let read = timeout(patience(), &mut reading).await;
+        let mut past = Past::default();
+        let store = match timeout(patience(), &mut opening).await {
             Ok(opened) => match storing::opened(opened) {
-                Ok(Stored { store, past, at }) => {
-                    recorder.store = storing::Connection::Open(store);
-                    recorder.take_in((past, at));
+                Ok(Stored { store, past: stored }) => {
+                    past = stored;
+                    storing::Connection::Open(store)
                 }
                 Err(error @ StoreError::Newer(_)) => return Err(error),
                 Err(error) => {
                     tracing::error!("{error}: requests are served and counted, and stored when it is well again");
-                    let glimpse = timeout(START_PATIENCE, ledger::glimpse_at_store(data_dir)).await;
-                    recorder.take_in(glimpse.unwrap_or_default());
+                    past = timeout(START_PATIENCE, ledger::glimpse_at_store(data_dir)).await.unwrap_or_default();
+                    storing::Connection::default()
                 }
             },
             Err(_) => {
                 tracing::warn!("the database takes its time: requests are served, what it remembers is taken in later");
-                recorder.store = storing::Connection::Opening(opening);
+                storing::Connection::Opening(opening)
             }
-        }
-        recorder.past.push(journaled);
-        Ok(recorder)
-    }
-
-    /// A clock that stepped back began a new pass, so the later of two readings is that of the later pass.
-    fn take_in(&mut self, (past, at): (Past, Option<Reading>)) {
-        self.past.push(past);
-        self.at = self.at.into_iter().chain(at).max_by_key(|reading| (reading.pass, reading.now));
+        };
+        let journal = match read {
+            Ok(read) => {
+                let (journal, journaled) = open_journal(data_dir, read.unwrap_or_default());
+                past.entries = journaled.entries;
+                // A clock that stepped back began a new pass, so the later of two readings is that of the later pass.
+                past.at = past.at.into_iter().chain(journaled.at).max_by_key(|reading| (reading.pass, reading.now));
+                Ok(journal)
+            }
+            Err(_) => {
+                tracing::warn!("the journal takes its time: requests are served, what it counted is taken in later");
+                Err(reading)
+            }
+        };
+        let zone = past.zone.clone();
+        Ok(Self { data_dir: data_dir.to_owned(), journal, store, past, zone })
     }
 
     /// The clock when something was last written down.
     pub fn last_reading(&self) -> Option<Reading> {
-        self.at
+        self.past.at
     }
 
     /// What was written down before: for the harvest, before anything is counted.
-    pub fn take_past(&mut self) -> Vec<Past> {
+    pub fn take_past(&mut self) -> Past {
         std::mem::take(&mut self.past)
     }
 
@@ -153,16 +145,14 @@ impl Recorder {
     ) -> Recording {
         let [(stop_journaling, journaling_stopped), (stop_storing, storing_stopped)] =
             [watch::channel(false), watch::channel(false)];
-        let journal = Arc::new(Mutex::new(self.journal));
-        let journaling = Journaling {
-            harvest: harvest.clone(),
-            journal: Arc::clone(&journal),
-            clock,
-            gauges: gauges.clone(),
-            pending: HashMap::new(),
-            is_failing: false,
+        let (journal, replaying) = match self.journal {
+            Ok(journal) => (Some(journal), None),
+            Err(reading) => (None, Some(reading)),
         };
-        let storing = Storing::new(self.data_dir, self.store, harvest, journal, retention, gauges);
+        let journal = Arc::new(Mutex::new(journal));
+        let (pen, dir) = (harvest.clone(), self.data_dir.clone());
+        let journaling = Journaling::new(dir, pen, Arc::clone(&journal), replaying, clock, gauges.clone());
+        let storing = Storing::new(self.data_dir, self.store, self.zone, harvest, journal, retention, gauges);
         Recording {
             journaling: Loop { stop: stop_journaling, task: tokio::spawn(journaling.run(journaling_stopped)) },
             storing: Loop { stop: stop_storing, task: tokio::spawn(storing.run(storing_stopped)) },
@@ -186,84 +176,10 @@ impl Recording {
     }
 }
 
-/// Appends what changed to the journal.
-struct Journaling {
-    harvest: mpsc::Sender<Errand>,
-    journal: Arc<Mutex<Journal>>,
-    clock: Arc<Clock>,
-    gauges: Gauges,
-    /// What the journal did not take yet.
-    pending: HashMap<(Arc<str>, i64, u32), Entry>,
-    is_failing: bool,
-}
-
-impl Journaling {
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        let mut tick = interval(JOURNAL_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut synced = Instant::now();
-        loop {
-            let is_last = tokio::select! {
-                _ = tick.tick() => false,
-                _ = stopped.wait_for(|stop| *stop) => true,
-            };
-            let Some(changes) = ask(&self.harvest, Errand::Changes).await else { return };
-            let sync = is_last || synced.elapsed() >= SYNC_EVERY;
-            self.append(changes, sync).await;
-            if sync {
-                synced = Instant::now();
-            }
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    async fn append(&mut self, mut changes: Vec<Entry>, sync: bool) {
-        if !self.pending.is_empty() {
-            changes.into_iter().for_each(|entry| _ = self.pending.insert(key(&entry), entry));
-            changes = self.pending.drain().map(|(_, entry)| entry).collect();
-        }
-        let (journal, at) = (Arc::clone(&self.journal), self.clock.read());
-        let timer = self.gauges.time("journal");
-        let written = spawn_blocking(move || {
-            let mut journal = lock(&journal);
-            let outcome = write(&mut journal, at, &changes, sync);
-            (outcome, journal.bytes(), changes)
-        });
-        let Ok((outcome, bytes, changes)) = written.await else { return };
-        self.gauges.journal_bytes(bytes);
-        match outcome {
-            Ok(()) => {
-                timer.observe_duration();
-                if std::mem::take(&mut self.is_failing) {
-                    tracing::info!("the journal can be written again");
-                }
-            }
-            Err(error) => {
-                timer.stop_and_discard();
-                self.gauges.failed("journal");
-                if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::error!("the journal cannot be written: {error}; counting goes on in memory");
-                }
-                self.pending = changes.into_iter().take(MAX_PENDING).map(|entry| (key(&entry), entry)).collect();
-            }
-        }
-    }
-}
-
-fn key(entry: &Entry) -> (Arc<str>, i64, u32) {
-    (Arc::clone(&entry.name), entry.bucket.0, entry.pass)
-}
-
-fn write(journal: &mut Journal, at: Reading, changes: &[Entry], sync: bool) -> std::io::Result<()> {
-    if !changes.is_empty() {
-        if journal.bytes() > MAX_JOURNAL_BYTES {
-            return Err(std::io::Error::other("it is full, because the database does not take what it says"));
-        }
-        journal.append(at, changes)?;
-    }
-    if sync { journal.sync() } else { Ok(()) }
+/// The journal that goes on behind what was read, and what that says.
+fn open_journal(data_dir: &Path, mut journaled: Journaled) -> (Journal, Past) {
+    journaled.set_damaged_aside();
+    (Journal::new(data_dir, journaled.last), journaled.past)
 }
 
 /// Asks the harvest. `None`: it is gone.
@@ -271,9 +187,4 @@ async fn ask<T>(harvest: &mpsc::Sender<Errand>, errand: impl FnOnce(oneshot::Sen
     let (reply, answer) = oneshot::channel();
     harvest.send(errand(reply)).await.ok()?;
     answer.await.ok()
-}
-
-/// The journal. If its last holder panicked, a torn frame at worst ends its file.
-fn lock(journal: &Mutex<Journal>) -> std::sync::MutexGuard<'_, Journal> {
-    journal.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -55,6 +55,13 @@ impl Calendar {
         }
     }
 
+    /// The day that the zone calls `date`. `None` if the zone has no such day, or nobody will see it.
+    pub fn day(&mut self, date: civil::Date) -> Option<Day> {
+        let start = date.to_zoned_datetime(self.zone.clone()).ok()?.timestamp();
+        let day = self.day_of(Bucket(start.as_second().saturating_add(9).div_euclid(10)));
+        (day.date == date).then_some(day)
+    }
+
     /// The day of `now`.
     pub fn today(&mut self, now: UnixTime) -> Day {
         self.day_of(Bucket::of(now))
@@ -100,6 +107,16 @@ mod tests {
     #[case("America/Sao_Paulo", "2018-11-04T12:00:00Z", "2018-11-04", 8280)]
     fn a_day_is_the_zones(#[case] zone: &str, #[case] at: &str, #[case] date: &str, #[case] buckets: i64) {
         assert_eq!(day(zone, at), (date.to_owned(), buckets));
+    }
+
+    #[rstest]
+    #[case("UTC", "2026-06-01", Some(8640))]
+    #[case("Europe/Berlin", "2026-10-25", Some(9000))]
+    #[case("America/Sao_Paulo", "2018-11-04", Some(8280))]
+    #[case("Pacific/Apia", "2011-12-30", None)]
+    fn a_date_is_found_again(#[case] zone: &str, #[case] date: civil::Date, #[case] buckets: Option<i64>) {
+        let day = Calendar::new(TimeZone::get(zone).unwrap()).day(date);
+        assert_eq!(day.map(|day| day.end.0 - day.start.0), buckets);
     }
 
     #[test]

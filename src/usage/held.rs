@@ -8,8 +8,7 @@ use crate::meter::Bucket;
 /// Spans that are kept. A verdict holds for a day, so more than a few come only from plans changed back and forth.
 const MAX_SPANS: usize = 64;
 
-/// Spans of buckets in any part of which the verdict stood; apart from each other, in the order of time unless the
-/// clock went back.
+/// Spans of buckets in any part of which the verdict stood. They may overlap where the clock went back.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held(Vec<Span>);
 
@@ -36,9 +35,9 @@ impl Held {
     /// Notes that the verdict stands no longer after `now`'s bucket.
     pub fn release(&mut self, now: Bucket) {
         let end = Bucket(now.0.saturating_add(1));
-        for span in self.0.iter_mut().filter(|span| span.from <= now) {
-            span.until = span.until.min(end);
-        }
+        // One that begins later was met under a clock that came back.
+        self.0.retain(|span| span.from <= now);
+        self.0.iter_mut().for_each(|span| span.until = span.until.min(end));
     }
 
     /// Whether the verdict stands in `now`'s bucket.

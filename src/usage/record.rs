@@ -125,7 +125,8 @@ impl DayRecord {
         )
     }
 
-    fn computed_hash(&self) -> Hash {
+    /// SHA-256 of [`Self::canonical`], computed now; [`Self::hash`] is what the record carries.
+    pub fn computed_hash(&self) -> Hash {
         let mut hash = [0; 32];
         for (to, from) in hash.iter_mut().zip(digest(&SHA256, self.canonical().as_bytes()).as_ref()) {
             *to = *from;

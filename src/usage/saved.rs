@@ -32,12 +32,16 @@ impl Usage {
     pub fn load(bytes: &[u8]) -> Result<Self, UnreadableState> {
         match bytes.split_first() {
             None => Ok(Self::default()),
-            Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| UnreadableState::Damaged),
+            Some((&VERSION, rest)) => {
+                let mut usage: Self = postcard::from_bytes(rest).map_err(|_| UnreadableState::Damaged)?;
+                usage.recent.iter_mut().for_each(|visit| visit.recalled = visit.count);
+                Ok(usage)
+            }
             Some((&version, _)) => Err(UnreadableState::Version(version)),
         }
     }
 
-    /// Takes in what was saved. Counts that both know are taken once: the larger holds.
+    /// Takes in what was saved before this process began to count, early or late.
     pub fn resume(&mut self, saved: Self) {
         if *self == Self::default() {
             *self = saved;
@@ -45,7 +49,7 @@ impl Usage {
         }
         for old in saved.recent {
             self.visit(old.bucket, old.pass, |visit| {
-                visit.count = visit.count.max(old.count);
+                visit.recall(old.count);
                 visit.judged = visit.judged.max(old.judged);
             });
         }

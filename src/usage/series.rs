@@ -10,6 +10,33 @@ const BUCKETS: i64 = 360;
 /// Counts by bucket; buckets without requests are left out.
 pub type Series = BTreeMap<Bucket, u64>;
 
+/// What counts add up to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// All of them together.
+    pub requests: u64,
+    /// The highest, the earliest of equals.
+    pub peak: Option<(Bucket, u64)>,
+}
+
+impl Totals {
+    /// Takes in the count of one more bucket; each bucket once.
+    pub fn add(&mut self, bucket: Bucket, count: u64) {
+        self.requests = self.requests.saturating_add(count);
+        if self.peak.is_none_or(|(at, peak)| count > peak || (count == peak && bucket < at)) {
+            self.peak = Some((bucket, count));
+        }
+    }
+
+    /// Takes in a bucket that is known to have had `count`, and may be among the added ones.
+    pub fn know(&mut self, bucket: Bucket, count: u64) {
+        if self.peak.is_none_or(|(_, peak)| count > peak) {
+            self.peak = Some((bucket, count));
+            self.requests = self.requests.max(count);
+        }
+    }
+}
+
 /// An hour of UTC: hour `h` covers the seconds `3600 h` to `3600 h + 3599` since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour(pub i64);
@@ -86,6 +113,13 @@ mod tests {
     #[test]
     fn an_hour_is_three_hundred_and_sixty_buckets_on_both_sides_of_the_epoch() {
         assert_eq!([-361, -360, -1, 0, 359, 360].map(|b| Hour::of(Bucket(b)).0), [-2, -1, -1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn of_equal_buckets_the_earliest_is_the_peak() {
+        let mut totals = Totals::default();
+        [(7, 4), (5, 9), (3, 9), (4, 9)].into_iter().for_each(|(b, count)| totals.add(Bucket(b), count));
+        assert_eq!(totals, Totals { requests: 31, peak: Some((Bucket(3), 9)) });
     }
 
     #[test]

@@ -28,3 +28,5 @@ mod serving;
 mod storage;
 mod throttling;
 mod tls;
+mod usage_commands;
+mod usage_records;

@@ -53,3 +53,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn is_log_no_file(path: &Path) -> bool {
     fs::metadata(with_suffix(path, LOG)).is_ok_and(|log| !log.is_file())
 }
+
+/// Whether there is a log: as long as a process has the database open, and after one that was killed.
+pub(super) fn has_log(path: &Path) -> bool {
+    fs::symlink_metadata(with_suffix(path, LOG)).is_ok()
+}

@@ -1,5 +1,6 @@
 //! Reading what is stored.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::civil;
@@ -27,6 +28,22 @@ impl Sqlite {
     pub(in crate::store) async fn series(&self, name: &str, from: Bucket, to: Bucket) -> Result<Series, StoreError> {
         let mut conn = self.reader().await?;
         let read = read_series(&mut conn, name, from, to).await;
+        self.end(conn, read)
+    }
+
+    pub(in crate::store) async fn series_of_all(
+        &self,
+        from: Bucket,
+        to: Bucket,
+    ) -> Result<HashMap<Arc<str>, Series>, StoreError> {
+        let mut conn = self.reader().await?;
+        let read = read_series_of_all(&mut conn, from, to).await;
+        self.end(conn, read)
+    }
+
+    pub(in crate::store) async fn records_of(&self, date: civil::Date) -> Result<Vec<DayRecord>, StoreError> {
+        let mut conn = self.reader().await?;
+        let read = read_records_of(&mut conn, date).await;
         self.end(conn, read)
     }
 
@@ -92,6 +109,42 @@ pub(super) async fn read_hours(
     let is_usual = ids.len() == 1 || ids.len() == ROWS_MAX;
     let rows: Vec<(i64, i64, Vec<u8>)> = sql.build_query_as().persistent(is_usual).fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(hour, id, bytes)| (Hour(hour), id, bytes)).collect())
+}
+
+async fn read_series_of_all(
+    conn: &mut SqliteConnection,
+    from: Bucket,
+    to: Bucket,
+) -> Result<HashMap<Arc<str>, Series>, sqlx::Error> {
+    let (Hour(first), Hour(last)) = (Hour::of(from), Hour::of(Bucket(to.0.saturating_sub(1))));
+    let rows: Vec<(String, i64, i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT domain.name, series.hour, series.domain_id, series.counts
+         FROM series JOIN domain ON domain.id = series.domain_id WHERE series.hour BETWEEN $1 AND $2",
+    )
+    .bind(first)
+    .bind(last)
+    .fetch_all(conn)
+    .await?;
+    let mut all = HashMap::<Arc<str>, Series>::new();
+    for (name, hour, id, bytes) in rows {
+        unpack_or_log(Hour(hour), id, &bytes, all.entry(name.into()).or_default());
+    }
+    all.values_mut().for_each(|series| series.retain(|bucket, _| (from..to).contains(bucket)));
+    all.retain(|_, series| !series.is_empty());
+    Ok(all)
+}
+
+async fn read_records_of(conn: &mut SqliteConnection, date: civil::Date) -> Result<Vec<DayRecord>, sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    let names: Vec<(i64, String)> = sqlx::query_as("SELECT id, name FROM domain").fetch_all(&mut *tx).await?;
+    let rows: Vec<DayRow> = sqlx::query_as("SELECT * FROM day WHERE date = $1 ORDER BY domain_id, seq")
+        .bind(date.to_string())
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.rollback().await?;
+    let names: HashMap<i64, Arc<str>> = names.into_iter().map(|(id, name)| (id, Arc::from(name))).collect();
+    let record = |row: DayRow| Some((names.get(&row.domain_id).map(Arc::clone)?, row));
+    Ok(rows.into_iter().filter_map(record).map(|(name, row)| row.into_record(name)).collect())
 }
 
 /// One damaged hour must not keep us from the others: what is readable of it counts.

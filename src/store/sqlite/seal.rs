@@ -11,16 +11,7 @@ use super::fold::store_mark;
 use super::read::{DayRow, link, read_hours, unpack_or_log};
 use super::{BEGIN, ROWS_MAX, Sqlite, push_list, saturate, write_rows};
 use crate::clock::Reading;
-use crate::meter::Bucket;
-use crate::usage::{Day, DayFacts, DayRecord, Link, Series};
-
-/// What a name used on a day.
-#[derive(Default)]
-struct Used {
-    requests: u64,
-    /// The highest bucket, the earliest of equals.
-    peak: Option<(Bucket, u64)>,
-}
+use crate::usage::{Day, DayFacts, DayRecord, Link, Series, Totals};
 
 impl Sqlite {
     pub(in crate::store) async fn seal(&self, seals: &[Seal], at: Reading) -> Result<Vec<DayRecord>, StoreError> {
@@ -61,13 +52,19 @@ async fn seal_some(conn: &mut SqliteConnection, due: &[(i64, &Seal)]) -> Result<
     let mut heads = read_heads(conn, &ids).await?;
     let mut appended = Vec::new();
     for (id, seal) in due {
-        let Some(used) = used.get(id) else { continue };
-        let Some(facts) = used.facts(seal) else { continue };
+        let mut used = used.get(id).copied().unwrap_or_default();
+        if let Some(peak) = seal.peak {
+            used.know(peak.at, peak.count);
+        }
+        let Some(mut facts) = facts(&used, seal) else { continue };
         let known = latest.entry((*id, seal.zone.clone()));
         if let Entry::Occupied(known) = &known {
-            if *known.get() == facts {
+            // A verdict or a limit that changed since does not change a day on which nothing else arrived.
+            let used = |facts: &DayFacts| (facts.requests, facts.peak_count, facts.peak_at);
+            if used(known.get()) == used(&facts) {
                 continue;
             }
+            facts.throttled_secs = facts.throttled_secs.max(known.get().throttled_secs);
             if is_less(&facts, known.get(), day) {
                 tracing::warn!(
                     domain = %seal.fold.name, date = %day.date,
@@ -93,32 +90,23 @@ fn is_less(facts: &DayFacts, sealed: &DayFacts, day: &Day) -> bool {
     is_same_day && (facts.requests < sealed.requests || facts.peak_count < sealed.peak_count)
 }
 
-impl Used {
-    fn add(&mut self, bucket: Bucket, count: u64) {
-        self.requests = self.requests.saturating_add(count);
-        if self.peak.is_none_or(|(at, peak)| count > peak || (count == peak && bucket < at)) {
-            self.peak = Some((bucket, count));
-        }
-    }
-
-    /// `None` without requests. Numbers are what can be stored of them, so that the record's hash is of what is stored.
-    fn facts(&self, seal: &Seal) -> Option<DayFacts> {
-        let storable = |n: u64| saturate(n).unsigned_abs();
-        let (peak_at, peak_count) = self.peak?;
-        (self.requests > 0).then(|| DayFacts {
-            date: seal.day.date,
-            zone: seal.zone.clone(),
-            limit_qps: seal.limit_qps,
-            peak_count: storable(peak_count),
-            peak_at,
-            requests: storable(self.requests),
-            throttled_secs: storable(seal.throttled_secs),
-        })
-    }
+/// `None` without requests. Numbers are what can be stored of them, so that the record's hash is of what is stored.
+fn facts(used: &Totals, seal: &Seal) -> Option<DayFacts> {
+    let storable = |n: u64| saturate(n).unsigned_abs();
+    let (peak_at, peak_count) = used.peak?;
+    (used.requests > 0).then(|| DayFacts {
+        date: seal.day.date,
+        zone: seal.zone.clone(),
+        limit_qps: seal.limit_qps,
+        peak_count: storable(peak_count),
+        peak_at,
+        requests: storable(used.requests),
+        throttled_secs: storable(seal.throttled_secs),
+    })
 }
 
-async fn add_up(conn: &mut SqliteConnection, ids: &[i64], day: &Day) -> Result<HashMap<i64, Used>, sqlx::Error> {
-    let mut used = HashMap::<i64, Used>::new();
+async fn add_up(conn: &mut SqliteConnection, ids: &[i64], day: &Day) -> Result<HashMap<i64, Totals>, sqlx::Error> {
+    let mut used = HashMap::<i64, Totals>::new();
     let mut counts = Series::new();
     for (hour, id, bytes) in read_hours(conn, ids, day.start, day.end).await? {
         // A bucket may stand in its hour more than once, but in no other.

@@ -39,6 +39,8 @@ pub enum Errand {
 /// What was written down before this process began.
 #[derive(Debug, Default)]
 pub struct Past {
+    /// The clock when it was written.
+    pub at: Option<Reading>,
     /// The zone whose days were counted: an IANA name.
     pub zone: Option<String>,
     /// By name, what the store had.
@@ -130,9 +132,12 @@ impl Waiting {
 
     /// The account has another slot from now on.
     pub(super) fn rehouse(&mut self, from: Slot, to: Slot, account: &mut Account) {
-        if account.unsaved.take().is_some() {
-            self.unsaved_count -= 1;
-            self.save(to, account);
+        // It keeps its place: a round that is under way counts on it.
+        if let Some(ticket) = account.unsaved
+            && let Ok(at) = self.unsaved.binary_search_by_key(&ticket, |(ticket, _)| *ticket)
+            && let Some((_, slot)) = self.unsaved.get_mut(at)
+        {
+            *slot = to;
         }
         if std::mem::take(&mut account.is_unjournaled) {
             self.journal(to, account);
@@ -216,16 +221,32 @@ impl Harvest {
         for _ in 0..at_most {
             let Some(slot) = self.waiting.ended.pop_first() else { break };
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
-            let ended = account.usage.take_ended(by);
+            let ended: Vec<_> =
+                account.usage.take_ended(by).into_iter().map(|day| (day, account.usage.peak(day.day))).collect();
+            if ended.is_empty() {
+                continue;
+            }
             let mut fold = self.waiting.take(account);
-            for day in ended {
+            for (day, peak) in ended {
                 let rest = Fold { counts: Vec::new(), ..fold.clone() };
                 let throttled_secs = account.usage.held_secs(day.day);
                 let fold = std::mem::replace(&mut fold, rest);
-                seals.push(Seal { fold, day: day.day, zone: zone.clone(), limit_qps: day.limit_qps, throttled_secs });
+                let (day, zone, limit_qps) = (day.day, zone.clone(), day.limit_qps);
+                seals.push(Seal { fold, day, zone, limit_qps, throttled_secs, peak });
             }
         }
+        self.forget_stale_tickets();
         seals
+    }
+
+    /// Places at the front of the queue whose accounts were taken another way.
+    fn forget_stale_tickets(&mut self) {
+        let is_waiting = |(ticket, slot): &(u64, Slot)| {
+            self.accounts.get(slot).is_some_and(|account| account.unsaved == Some(*ticket))
+        };
+        while self.waiting.unsaved.front().is_some_and(|front| !is_waiting(front)) {
+            self.waiting.unsaved.pop_front();
+        }
     }
 
     /// Looks for days that ended, when one did.

@@ -1,9 +1,10 @@
 //! Going on where the process before ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Account, Harvest, Past};
+use super::{Account, Harvest, LIFTED, Past};
+use crate::alert::{Alert, AlertKind};
 use crate::clock::Reading;
 use crate::meter::{Bucket, Slot};
 
@@ -38,23 +39,42 @@ impl Harvest {
             }
         }
         let by = Bucket::of(now.now);
+        let mut told = BTreeSet::new();
         for slot in self.open.clone() {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             let waiting = account.usage.closed_count();
             let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_ref());
-            // Whatever these buckets exceeded, it was told when it happened, or the verdict tells it.
-            account.usage.close(now, plan, &mut self.calendar);
+            for exceeded in account.usage.close(now, plan, &mut self.calendar) {
+                // What had closed by then was told by the process that closed it.
+                if past.at.is_some_and(|at| exceeded.bucket.end() > at.now) {
+                    self.alerts.raise(&account.alert_of(&exceeded));
+                    told.insert(slot);
+                }
+            }
             if !account.usage.is_open() {
                 self.open.remove(&slot);
             }
             self.waiting.closed(slot, account, waiting, by);
         }
-        let held: Vec<(Slot, bool)> =
-            self.accounts.iter().map(|(slot, account)| (*slot, account.usage.is_held(now.now))).collect();
-        for (slot, was_held) in held {
-            self.judge(slot, now, was_held);
+        let slots: Vec<Slot> = self.accounts.keys().copied().collect();
+        for slot in slots {
+            let Some(account) = self.accounts.get(&slot) else { continue };
+            let was_held = past.at.is_some_and(|at| account.usage.is_held(at.now));
+            let is_known = account.usage.is_held(now.now);
+            self.judge(slot, now, is_known || told.contains(&slot));
+            if was_held && !self.engaged.contains(&slot) {
+                self.tell_lifted(slot, now);
+            }
         }
         self.look_for_ended_days();
+    }
+
+    /// A verdict ended while no process was there to tell. It is stored again, so that the next one does not tell it too.
+    fn tell_lifted(&mut self, slot: Slot, now: Reading) {
+        let Some(account) = self.accounts.get_mut(&slot).filter(|account| account.served.is_some()) else { return };
+        self.waiting.save(slot, account);
+        let (kind, domain, detail) = (AlertKind::ThrottleLifted, Arc::clone(&account.name), LIFTED.to_owned());
+        self.alerts.raise(&Alert { kind, domain, at: now.now, detail });
     }
 
     /// A name that nobody served is served as `slot` from now on.

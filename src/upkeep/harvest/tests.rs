@@ -46,11 +46,15 @@ impl Field {
 
     /// The process ends, and another one begins with what `past` says.
     fn restart(&mut self, past: Past) {
+        self.restart_with(past, basic());
+    }
+
+    fn restart_with(&mut self, past: Past, plan: Option<Plan>) {
         self.live = Arc::new(Live::default());
         self.control = Control::new(Arc::clone(&self.live));
         self.alerts = Arc::new(Alerts::default());
         self.harvest = Harvest::new(Arc::clone(&self.alerts));
-        self.publish(&["www.example.com"], basic());
+        self.publish(&["www.example.com"], plan);
         let now = self.now();
         self.harvest.resume(past, now);
     }

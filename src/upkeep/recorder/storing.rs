@@ -1,19 +1,20 @@
 //! The store's side of the recorder.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, tz::TimeZone};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Gauges, Opening, Retention, ask, lock};
+use super::journaling::lock;
+use super::{Gauges, Opening, Retention, SharedJournal, ask};
 use crate::clock::{Reading, UnixTime};
 use crate::journal::{Journal, Segment};
 use crate::meter::Bucket;
-use crate::store::{Fold, Seal, Store, StoreError};
+use crate::store::{FILE, Fold, Seal, Store, StoreError};
 use crate::upkeep::harvest::{Errand, Status};
 use crate::upkeep::ledger::{self, Stored};
 use crate::usage::Hour;
@@ -25,13 +26,14 @@ const STEP: Duration = Duration::from_millis(250);
 const FOLDS_AT_ONCE: usize = 5_000;
 /// Accounts whose days are sealed in one transaction.
 const SEALS_AT_ONCE: usize = 500;
-/// The first and the longest pause after a failure.
-const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
-/// How often what is old is looked for, and how many rows of it are forgotten at a time.
+/// The first pause after a failure; each is twice as long.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// The longest.
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How often what is old is looked for, when there was no more of it.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// How many rows of it are forgotten at a time; other work has its turn in between.
 const TRIMMED_AT_ONCE: u32 = 2_000;
-/// Between two such times, for whoever else wants the disk.
-const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// The store, as far as it is there.
 #[derive(Debug, Default)]
@@ -65,7 +67,7 @@ pub(super) struct Storing {
     data_dir: PathBuf,
     store: Connection,
     harvest: mpsc::Sender<Errand>,
-    journal: Arc<Mutex<Journal>>,
+    journal: SharedJournal,
     retention: watch::Receiver<Retention>,
     gauges: Gauges,
     job: Option<Job>,
@@ -73,7 +75,7 @@ pub(super) struct Storing {
     folded_by: Option<Bucket>,
     /// The zone whose days all that is stored counts: it follows a change when a round has stored all accounts anew.
     zone: Option<String>,
-    trimmed: Instant,
+    trim_at: Instant,
     pause: Duration,
     retry_at: Option<Instant>,
 }
@@ -90,8 +92,9 @@ impl Storing {
     pub(super) fn new(
         data_dir: PathBuf,
         store: Connection,
+        zone: Option<String>,
         harvest: mpsc::Sender<Errand>,
-        journal: Arc<Mutex<Journal>>,
+        journal: SharedJournal,
         retention: watch::Receiver<Retention>,
         gauges: Gauges,
     ) -> Self {
@@ -105,9 +108,9 @@ impl Storing {
             job: None,
             round: None,
             folded_by: None,
-            zone: None,
-            trimmed: Instant::now(),
-            pause: RETRY[0],
+            zone,
+            trim_at: Instant::now(),
+            pause: FIRST_RETRY,
             retry_at: None,
         }
     }
@@ -140,15 +143,15 @@ impl Storing {
         if !self.settle(&store, status.now).await {
             return;
         }
-        if status.closed_by > self.folded_by {
+        // Another one, not a later one: the clock may have gone back.
+        if status.closed_by != self.folded_by {
             self.folded_by = status.closed_by;
             self.fold(&store, status).await;
         }
         if status.to_seal > 0 {
             self.seal(&store).await;
         }
-        if status.is_trusted && self.trimmed.elapsed() >= TRIM_EVERY {
-            self.trimmed = Instant::now();
+        if self.job.is_none() && status.is_trusted && Instant::now() >= self.trim_at {
             self.trim(&store, status).await;
         }
     }
@@ -186,8 +189,9 @@ impl Storing {
         self.store = Connection::Closed;
         match outcome {
             Ok(Stored { store, past, .. }) => {
+                self.zone = self.zone.take().or_else(|| past.zone.clone());
                 self.harvest.send(Errand::Resume(Box::new(past))).await.ok()?;
-                self.store = Connection::Open(store.clone());
+                self.reopened(store.clone()).await;
                 self.succeeded();
                 Some(store)
             }
@@ -220,6 +224,10 @@ impl Storing {
                 self.failed(operation, &error);
                 if matches!(error, StoreError::Damaged { .. }) {
                     self.replace(store, now.now).await;
+                } else if !self.data_dir.join(FILE).exists() {
+                    // Somebody removed it: opening makes it anew.
+                    store.close().await;
+                    self.store = Connection::Closed;
                 }
                 false
             }
@@ -233,12 +241,18 @@ impl Storing {
         match Store::replace(&self.data_dir, now).await {
             Ok(opened) => {
                 ledger::report_set_aside(&opened);
-                self.store = Connection::Open(opened.store);
+                self.reopened(opened.store).await;
                 self.retry_at = None;
-                _ = self.harvest.send(Errand::SaveAll).await;
             }
             Err(error) => self.failed("open", &error),
         }
+    }
+
+    /// The store may be another one than before: it gets every account, and a round begins anew.
+    async fn reopened(&mut self, store: Store) {
+        self.store = Connection::Open(store);
+        self.round = None;
+        _ = self.harvest.send(Errand::SaveAll).await;
     }
 
     async fn fold(&mut self, store: &Store, status: &Status) {
@@ -294,36 +308,37 @@ impl Storing {
         let Ok(oldest) = Timestamp::from_second(ago(days).secs()) else { return };
         let zone = TimeZone::get(&status.zone).unwrap_or(TimeZone::UTC);
         let (hour, date) = (Hour::of(Bucket::of(ago(series))), oldest.to_zoned_datetime(zone).date());
-        loop {
-            let timer = self.gauges.time("trim");
-            match store.trim(hour, date, TRIMMED_AT_ONCE).await {
-                Ok(trimmed) if trimmed < u64::from(TRIMMED_AT_ONCE) => return,
-                Ok(_) => timer.observe_duration(),
-                Err(error) => {
-                    timer.stop_and_discard();
-                    return self.failed("trim", &error);
+        let timer = self.gauges.time("trim");
+        match store.trim(hour, date, TRIMMED_AT_ONCE).await {
+            Ok(trimmed) => {
+                timer.observe_duration();
+                if trimmed < u64::from(TRIMMED_AT_ONCE) {
+                    self.trim_at = Instant::now() + TRIM_EVERY;
                 }
             }
-            sleep(TRIM_PAUSE).await;
+            Err(error) => {
+                timer.stop_and_discard();
+                self.failed("trim", &error);
+            }
         }
     }
 
     async fn on_journal<T: Send + 'static>(&self, work: impl FnOnce(&mut Journal) -> T + Send + 'static) -> Option<T> {
         let journal = Arc::clone(&self.journal);
-        spawn_blocking(move || work(&mut lock(&journal))).await.ok()
+        spawn_blocking(move || lock(&journal).as_mut().map(work)).await.ok().flatten()
     }
 
     fn failed(&mut self, operation: &str, error: &StoreError) {
         self.gauges.failed(operation);
-        if self.pause == RETRY[0] {
+        if self.pause == FIRST_RETRY {
             tracing::error!("{error}: requests are served and counted, and stored when it is well again");
         }
         self.retry_at = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(RETRY[1]);
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
     }
 
     fn succeeded(&mut self) {
-        if std::mem::replace(&mut self.pause, RETRY[0]) != RETRY[0] {
+        if std::mem::replace(&mut self.pause, FIRST_RETRY) != FIRST_RETRY {
             tracing::info!("the database is well again");
         }
     }

@@ -36,7 +36,7 @@ pub use lockgate::{Lockgate, plain_get};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
 pub use pki::{Leaf, Pki};
-pub use process::{Output, Process, lockgate, run};
+pub use process::{Output, Process, lockgate, program, run};
 pub use scripted::{Scripted, response};
 pub use setup::{Setup, ToOrigin};
 pub use tls::{Connection, Failure, TlsClient, client_hello};

@@ -1,0 +1,138 @@
+//! `lockgate usage`: what was metered, shown, exported and checked. It only reads, beside a running process or without
+//! one.
+//!
+//! ```text
+//! books            opens what is there: store, journal, zone
+//! range            which days are asked for
+//! show             tables and plots, from days, plot, overview and around
+//! export verify    records as they were sealed, and whether they still are; exported is the file between the two
+//! text             how numbers and tables are written
+//! ```
+
+mod around;
+mod books;
+mod compare;
+mod days;
+mod export;
+mod exported;
+mod overview;
+mod plot;
+mod range;
+mod show;
+mod text;
+mod verify;
+
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::config::Diagnostics;
+use crate::store::StoreError;
+
+/// From so many domains on, a terminal is shown how far the work is.
+const MANY_DOMAINS: usize = 1_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Usage {
+    /// Show what domains used, by day
+    Show(show::Show),
+    /// Write down every sealed day with its hash, as CSV or JSON
+    Export(export::Export),
+    /// Check that sealed days are what was sealed
+    Verify(verify::Verify),
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// It was asked for what cannot be.
+    Usage(String),
+    /// The configuration does not say where to look.
+    Config(Diagnostics),
+    /// It was asked rightly.
+    Work(String),
+    /// Whoever read the output has seen enough (`| head`): nothing to say, and nobody to say it to.
+    ReaderGone,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Work(error.to_string())
+    }
+}
+
+/// Of writing to standard output.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::Work(format!("the output cannot be written: {error}")),
+        }
+    }
+}
+
+impl Failure {
+    fn report(&self) -> ExitCode {
+        match self {
+            Self::Usage(why) => {
+                eprintln!("error: {why}");
+                ExitCode::from(2)
+            }
+            Self::Config(wrong) => {
+                eprintln!("{}", wrong.render(io::stderr().is_terminal()));
+                ExitCode::from(2)
+            }
+            Self::Work(why) => {
+                eprintln!("error: {why}");
+                ExitCode::from(1)
+            }
+            Self::ReaderGone => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl Usage {
+    pub(super) fn run(self) -> ExitCode {
+        // What of the counts cannot be read is logged where it is met; here that is a remark beside the answer.
+        let remarks = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter("lockgate=warn");
+        _ = remarks.without_time().with_target(false).with_ansi(io::stderr().is_terminal()).try_init();
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Failure::Work(error.to_string()).report(),
+        };
+        let done = runtime.block_on(async {
+            match self {
+                Self::Show(show) => show.run().await,
+                Self::Export(export) => export.run().await,
+                Self::Verify(verify) => verify.run().await,
+            }
+        });
+        done.unwrap_or_else(|failure| failure.report())
+    }
+}
+
+/// Standard output, for many small writes.
+fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::new(io::stdout().lock())
+}
+
+/// Prints one JSON value.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let mut out = stdout();
+    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// How far the work is, of so many domains: on a terminal, and if it may take a while.
+fn progress(domains: usize, doing: &'static str) -> ProgressBar {
+    if domains < MANY_DOMAINS {
+        return ProgressBar::hidden();
+    }
+    // Draws nothing unless standard error is a terminal.
+    let bar = ProgressBar::new(domains as u64);
+    let style = ProgressStyle::with_template("{msg} {bar:40} {human_pos} of {human_len} domains");
+    style.map(|style| bar.clone().with_style(style)).unwrap_or(bar).with_message(doing)
+}
