@@ -187,7 +187,10 @@ fn metering(c: &mut Criterion) {
         let past = || {
             let usages = remembered.states.iter().map(|(name, state)| (Arc::clone(name), Usage::load(state).unwrap()));
             let entries = journal::replay(dir.path()).unwrap().entries;
-            (Field::new(&snapshot), Past { at: remembered.at, zone: remembered.zone.clone(), usages: usages.collect(), entries })
+            (
+                Field::new(&snapshot),
+                Past { at: remembered.at, zone: remembered.zone.clone(), usages: usages.collect(), entries },
+            )
         };
         b.iter_batched(
             past,

@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod health;
+mod plan;
 mod reload;
 mod run;
 mod usage;
@@ -36,6 +37,9 @@ enum Command {
     Check(check::Check),
     /// Ask the running Lockgate whether it serves
     Health(Running),
+    /// Plans: which one fits
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Have the running Lockgate read its configuration again, and say what came of it
     Reload(reload::Reload),
     /// Show, export and check what was metered
@@ -80,6 +84,7 @@ impl Cli {
             Command::Run(file) => run::run(&file.config),
             Command::Check(check) => check.run(),
             Command::Health(running) => health::run(&running),
+            Command::Plan(command) => command.run(),
             Command::Reload(reload) => reload.run(),
             Command::Usage(usage) => usage.run(),
         }

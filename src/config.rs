@@ -45,7 +45,8 @@ pub use crate::snapshot::Limits;
 use crate::upkeep::recorder::Retention;
 
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_RENDERED, Severity};
-pub use keys::nearest;
+pub use keys::{list, nearest};
+pub use limits::{MAX_QPS, is_plan_name};
 pub use load::{Home, Loaded, PairPart, PairUse, data_dir_of, home_of, load};
 pub use source::MAX_FILE_BYTES;
 

@@ -11,8 +11,8 @@
 //! | 5 entrance | [`cli`] commands · [`config`] file -> `Config` · [`server`] opens doors and sockets, reloads, drains |
 //! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
 //! | 3 pen | [`control`] the only writer of the world |
-//! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk · [`store`] what we remember · [`journal`] counts on their way there |
-//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`access`] [`alert`] |
+//! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk · [`store`] what we remember · [`journal`] counts on their way there · [`logs`] access logs of any server |
+//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`access`] [`advice`] [`alert`] |
 //! | 0 ground | [`clock`] wall time · [`name`] domain names |
 //!
 //! # The request's way
@@ -24,6 +24,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod advice;
 pub mod alert;
 pub mod certificate;
 pub mod cli;
@@ -32,6 +33,7 @@ pub mod config;
 pub mod control;
 pub mod issuer;
 pub mod journal;
+pub mod logs;
 pub mod meter;
 pub mod name;
 pub mod origin;

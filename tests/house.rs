@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// Rooms by floor, the ground first.
 const FLOORS: [&[&str]; 6] = [
     &["clock", "name"],
-    &["access", "alert", "certificate", "meter", "plan", "refusal", "site", "snapshot", "throttle", "usage"],
-    &["issuer", "journal", "origin", "pairs", "store"],
+    &["access", "advice", "alert", "certificate", "meter", "plan", "refusal", "site", "snapshot", "throttle", "usage"],
+    &["issuer", "journal", "logs", "origin", "pairs", "store"],
     &["control"],
     &["admin", "proxy", "upkeep"],
     &["cli", "config", "server"],

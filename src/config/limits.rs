@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::upkeep::recorder::Retention;
 
 /// The most that a plan can pay for.
-const MAX_QPS: i128 = 1_000_000;
+pub const MAX_QPS: i128 = 1_000_000;
 
 /// The longest name of a plan: a label in metrics is no place for more.
 const MAX_PLAN_NAME_CHARS: usize = 64;
@@ -116,7 +116,7 @@ pub fn read_plans(top: &Reader, problems: &mut Problems) -> BTreeMap<String, Pla
 
 /// Plans are named in a header field (`RateLimit`, a quoted ASCII string: RFC 9651, section 3.3.3), in metrics and in
 /// commands: what needs no quoting in any of them.
-fn is_plan_name(name: &str) -> bool {
+pub fn is_plan_name(name: &str) -> bool {
     (1..=MAX_PLAN_NAME_CHARS).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }

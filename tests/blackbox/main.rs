@@ -23,6 +23,7 @@ mod metering;
 mod origins;
 mod patience;
 mod plain;
+mod recommend;
 mod reload;
 mod serving;
 mod storage;

@@ -29,32 +29,45 @@ struct Server {
 impl Nginx {
     #[track_caller]
     pub fn start() -> Self {
-        Self::run("http", "")
+        Self::run("http", "", "")
+    }
+
+    /// Writing access logs, `combined.log` and `vhost_combined.log`; see [`Nginx::log`].
+    #[track_caller]
+    pub fn start_logging() -> Self {
+        let format = r#"'$host:$server_port $remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"'"#;
+        let formats = format!("log_format vhost_combined {format};");
+        Self::run(
+            "http",
+            "access_log DIR/combined.log combined; access_log DIR/vhost_combined.log vhost_combined;",
+            &formats,
+        )
     }
 
     /// Behind TLS, with this certificate.
     #[track_caller]
     pub fn start_tls(leaf: &Leaf) -> Self {
         let (cert, key) = (leaf.cert.display(), leaf.key.display());
-        Self::run("https", &format!("ssl_certificate {cert}; ssl_certificate_key {key};"))
+        Self::run("https", &format!("ssl_certificate {cert}; ssl_certificate_key {key};"), "")
     }
 
     #[track_caller]
-    fn run(scheme: &'static str, tls: &str) -> Self {
+    fn run(scheme: &'static str, in_server: &str, in_http: &str) -> Self {
         let root = TempDir::new().expect("temporary folder");
         let dir = root.path().display();
         let port = free_port();
-        let ssl = if tls.is_empty() { "" } else { " ssl" };
+        let ssl = if scheme == "https" { " ssl" } else { "" };
+        let in_server = in_server.replace("DIR", &dir.to_string());
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary: String = temporary.iter().map(|what| format!("{what}_temp_path {dir}/{what}; ")).collect();
         let config = format!(
             "daemon off; master_process off; user root; pid {dir}/pid; error_log stderr error;
              events {{ worker_connections 4096; }}
              http {{
-                 access_log off; {temporary}
+                 access_log off; {temporary} {in_http}
                  keepalive_requests 1000000; client_max_body_size 0; client_body_buffer_size 1m;
                  server {{
-                     listen 127.0.0.1:{port}{ssl} backlog=4096; {tls}
+                     listen 127.0.0.1:{port}{ssl} backlog=4096; {in_server}
                      root {dir}/files; dav_methods PUT; create_full_put_path on;
                      location = / {{ return 200 'hello'; }}
                  }}
@@ -73,6 +86,11 @@ impl Nginx {
 
     pub fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.server.scheme, self.server.port)
+    }
+
+    /// A log that it writes.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.server.root.path().join(name)
     }
 
     /// Where a path of its is, also one that was PUT.

@@ -1,0 +1,26 @@
+//! `lockgate plan`
+
+mod access_logs;
+mod history;
+mod human;
+mod recommend;
+mod report;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PlanCommand {
+    /// Say which plan fits, from the metered history or from access logs
+    Recommend(recommend::Recommend),
+}
+
+impl PlanCommand {
+    pub(super) fn run(self) -> ExitCode {
+        match self {
+            Self::Recommend(recommend) => recommend.run(),
+        }
+    }
+}
