@@ -1,12 +1,15 @@
 //! The command line: one file per command. The only place that prints to standard output.
 #![allow(clippy::print_stdout, reason = "printing is what this room is for")]
 
+mod books;
 mod check;
 mod demo;
+mod failure;
 mod health;
 mod plan;
 mod reload;
 mod run;
+mod text;
 mod usage;
 
 use std::io::IsTerminal as _;

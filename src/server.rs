@@ -1,6 +1,7 @@
 //! Opens doors and sockets, starts the workers and the walks; reloads; drains.
 
 mod access_log;
+mod blueprint;
 mod crew;
 mod house;
 mod logging;
@@ -22,15 +23,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::admin::{self, Desk};
 use crate::clock::{self, Clock};
 use crate::config::{self, Config, Diagnostics, Loaded};
-use crate::control::{AskReload, Blueprint, Control, ReloadOutcome};
+use crate::control::{AskReload, Control, ReloadOutcome};
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
 use crate::upkeep::alerts::Alerts;
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
-use crate::upkeep::recorder::{Gauges, Recorder, Recording, Retention};
+use crate::upkeep::recorder::{Beginning, Gauges, Recording, Retention};
 use crate::upkeep::watch::Watch;
 use access_log::AccessLog;
-use crew::{Crew, Listeners};
+use blueprint::{blueprint, public_port, refuse_what_needs_a_restart};
+use crew::Crew;
 use house::House;
 pub use house::control_socket;
 pub use reports::broken_diagnostic;
@@ -132,6 +134,7 @@ impl Server {
     async fn start(loaded: Loaded, log: logging::Handle) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         let house = House::enter(&config.data_dir)?;
+        let beginning = Beginning::begin(&config.data_dir, clock::now());
         let file_limit = house::raise_file_limit();
         let registry = Registry::new();
         let metrics = |error: prometheus::Error| StartError::Machine(error.to_string());
@@ -139,11 +142,7 @@ impl Server {
         let reloads = register_reloads(&registry).map_err(metrics)?;
 
         let live = Arc::new(Live::default());
-        let mut recorder = Recorder::begin(&config.data_dir, clock::now())
-            .await
-            .map_err(|error| StartError::Machine(error.to_string()))?;
         let gauges = Gauges::register(&registry).map_err(metrics)?;
-        let clock = Arc::new(Clock::resuming(recorder.last_reading()));
         let alerts = Arc::new(Alerts::default());
         let mut crew = Crew::enlist(&config, file_limit);
         let opened = access_log::open(config.access_log.as_ref()).map_err(StartError::Machine)?;
@@ -163,6 +162,8 @@ impl Server {
             .apply(blueprint(&config, addresses.https.first()))
             .map_err(|error| StartError::Machine(error.to_string()))?;
         report_broken(&loaded, &broken)?;
+        let mut recorder = beginning.recorder().await.map_err(|error| StartError::Machine(error.to_string()))?;
+        let clock = Arc::new(Clock::resuming(recorder.last_reading()));
         let internal_root_pem = control.internal().root_pem(clock.read().now);
         let control = Arc::new(Mutex::new(control));
 
@@ -321,45 +322,6 @@ impl Server {
             before.difference(&after).count(),
             broken.len()
         ))
-    }
-}
-
-/// What cannot change while the process runs: said at once, and nothing is half-applied.
-fn refuse_what_needs_a_restart(old: &Config, new: &Config) -> Result<(), String> {
-    let mut changed = Vec::new();
-    let mut differs = |key, is_different| {
-        if is_different {
-            changed.push(key);
-        }
-    };
-    differs("data_dir", old.data_dir != new.data_dir);
-    differs("workers", old.workers != new.workers);
-    differs("limits.max_connections", old.limits.max_connections != new.limits.max_connections);
-    differs("listen.admin", old.listen.admin != new.listen.admin);
-    differs("listen.admin_hosts", old.listen.admin_hosts != new.listen.admin_hosts);
-    differs("listen.metrics", old.listen.metrics != new.listen.metrics);
-    differs("log.format", old.log.json != new.log.json);
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let (file, changed) = (new.path.display(), changed.join(", "));
-    Err(format!("{file}: {changed} cannot change while Lockgate runs: restart it, or set the old value again"))
-}
-
-/// The port of TLS as clients know it.
-fn public_port(config: &Config, listeners: &Listeners) -> u16 {
-    config.listen.public_https_port.or(listeners.https.first().map(SocketAddr::port)).unwrap_or(443)
-}
-
-/// The world that a configuration asks for.
-fn blueprint(config: &Config, first_https: Option<&SocketAddr>) -> Blueprint {
-    Blueprint {
-        domains: config.domains.iter().cloned().map(Arc::new).collect(),
-        default: config.listen.default.clone(),
-        fallback: config.fallback.clone(),
-        limits: config.limits.clone(),
-        trusted_proxies: Arc::clone(&config.listen.trusted_proxies),
-        redirect_port: config.listen.public_https_port.or(first_https.map(SocketAddr::port)),
     }
 }
 

@@ -2,15 +2,12 @@
 //! one.
 //!
 //! ```text
-//! books            opens what is there: store, journal, zone
 //! range            which days are asked for
 //! show             tables and plots, from days, plot, overview and around
 //! export verify    records as they were sealed, and whether they still are; exported is the file between the two
-//! text             how numbers and tables are written
 //! ```
 
 mod around;
-mod books;
 mod compare;
 mod days;
 mod export;
@@ -19,7 +16,6 @@ mod overview;
 mod plot;
 mod range;
 mod show;
-mod text;
 mod verify;
 
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
@@ -28,8 +24,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::config::Diagnostics;
-use crate::store::StoreError;
+use super::failure::Failure;
 
 /// From so many domains on, a terminal is shown how far the work is.
 const MANY_DOMAINS: usize = 1_000;
@@ -42,55 +37,6 @@ pub(super) enum Usage {
     Export(export::Export),
     /// Check that sealed days are what was sealed
     Verify(verify::Verify),
-}
-
-/// Why a command did not do its work.
-#[derive(Debug)]
-enum Failure {
-    /// It was asked for what cannot be.
-    Usage(String),
-    /// The configuration does not say where to look.
-    Config(Diagnostics),
-    /// It was asked rightly.
-    Work(String),
-    /// Whoever read the output has seen enough (`| head`): nothing to say, and nobody to say it to.
-    ReaderGone,
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Work(error.to_string())
-    }
-}
-
-/// Of writing to standard output.
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::ReaderGone,
-            _ => Self::Work(format!("the output cannot be written: {error}")),
-        }
-    }
-}
-
-impl Failure {
-    fn report(&self) -> ExitCode {
-        match self {
-            Self::Usage(why) => {
-                eprintln!("error: {why}");
-                ExitCode::from(2)
-            }
-            Self::Config(wrong) => {
-                eprintln!("{}", wrong.render(io::stderr().is_terminal()));
-                ExitCode::from(2)
-            }
-            Self::Work(why) => {
-                eprintln!("error: {why}");
-                ExitCode::from(1)
-            }
-            Self::ReaderGone => ExitCode::SUCCESS,
-        }
-    }
 }
 
 impl Usage {

@@ -77,17 +77,34 @@ struct Loop {
     task: JoinHandle<()>,
 }
 
-impl Recorder {
-    /// Reads what was written down before.
+/// What was written down before, being read.
+#[derive(Debug)]
+pub struct Beginning {
+    data_dir: PathBuf,
+    began: Instant,
+    store: Opening,
+    journal: JoinHandle<Journaled>,
+}
+
+impl Beginning {
+    /// Begins to read what was written down before, beside whatever else a start has to do.
+    pub fn begin(data_dir: &Path, now: UnixTime) -> Self {
+        let directory = data_dir.to_owned();
+        Self {
+            data_dir: data_dir.to_owned(),
+            began: Instant::now(),
+            store: tokio::spawn(ledger::open_store(data_dir.to_owned(), now)),
+            journal: spawn_blocking(move || ledger::read_journal(&directory)),
+        }
+    }
+
+    /// What could be read in time.
     ///
     /// # Errors
     /// If a newer Lockgate wrote it: this one must not. Whatever else is wrong is reported, and tried again later.
-    pub async fn begin(data_dir: &Path, now: UnixTime) -> Result<Self, StoreError> {
-        let began = Instant::now();
+    pub async fn recorder(self) -> Result<Recorder, StoreError> {
+        let Self { data_dir, began, store: mut opening, journal: mut reading } = self;
         let patience = || START_PATIENCE.saturating_sub(began.elapsed());
-        let mut opening = tokio::spawn(ledger::open_store(data_dir.to_owned(), now));
-        let directory = data_dir.to_owned();
-        let mut reading = spawn_blocking(move || ledger::read_journal(&directory));
         let read = timeout(patience(), &mut reading).await;
         let mut past = Past::default();
         let store = match timeout(patience(), &mut opening).await {
@@ -99,7 +116,7 @@ impl Recorder {
                 Err(error @ StoreError::Newer(_)) => return Err(error),
                 Err(error) => {
                     tracing::error!("{error}: requests are served and counted, and stored when it is well again");
-                    past = timeout(START_PATIENCE, ledger::glimpse_at_store(data_dir)).await.unwrap_or_default();
+                    past = timeout(START_PATIENCE, ledger::glimpse_at_store(&data_dir)).await.unwrap_or_default();
                     storing::Connection::default()
                 }
             },
@@ -110,7 +127,7 @@ impl Recorder {
         };
         let journal = match read {
             Ok(read) => {
-                let (journal, journaled) = open_journal(data_dir, read.unwrap_or_default());
+                let (journal, journaled) = open_journal(&data_dir, read.unwrap_or_default());
                 past.entries = journaled.entries;
                 // A clock that stepped back began a new pass, so the later of two readings is that of the later pass.
                 past.at = past.at.into_iter().chain(journaled.at).max_by_key(|reading| (reading.pass, reading.now));
@@ -122,9 +139,11 @@ impl Recorder {
             }
         };
         let zone = past.zone.clone();
-        Ok(Self { data_dir: data_dir.to_owned(), journal, store, past, zone })
+        Ok(Recorder { data_dir, journal, store, past, zone })
     }
+}
 
+impl Recorder {
     /// The clock when something was last written down.
     pub fn last_reading(&self) -> Option<Reading> {
         self.past.at

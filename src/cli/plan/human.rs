@@ -1,12 +1,12 @@
 //! What a recommendation says, to a person.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::report::{HostAdvice, Report, Source};
 use crate::advice::{Advice, DayUse, Outcome};
+use crate::cli::text;
 use crate::logs::ReadLines;
 use crate::meter::Bucket;
 use crate::plan::Plan;
@@ -164,7 +164,7 @@ fn name(plan: Option<&Plan>) -> String {
 fn duration(outcome: &Outcome) -> String {
     match outcome.throttled_secs() {
         0 => "-".to_owned(),
-        secs => humantime::format_duration(Duration::from_secs(secs)).to_string(),
+        secs => text::duration(secs),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `lockgate plan recommend`
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +10,8 @@ use jiff::tz::TimeZone;
 use super::report::{Report, Source};
 use super::{access_logs, history, human, settings};
 use crate::cli::DEFAULT_CONFIG;
-use crate::config::{Diagnostics, data_dir_of, list, nearest};
+use crate::cli::failure::Failure;
+use crate::config::{data_dir_of, list, nearest};
 use crate::name::{DomainName, pattern_covers};
 use crate::plan::Plan;
 
@@ -63,25 +64,9 @@ exactly the metered peaks; other servers stamp requests more roughly, most when 
 Exit codes: 0 fine; 1 a log could not be read to its end (the rest was counted), or there is nothing to go by; 2 wrong \
 usage or configuration.";
 
-/// Why there is no recommendation.
-enum Failure {
-    Config(Diagnostics),
-    Work(String),
-}
-
 impl Recommend {
     pub(super) fn run(self) -> ExitCode {
-        match self.recommend() {
-            Ok(code) => code,
-            Err(Failure::Config(wrong)) => {
-                eprintln!("{}", wrong.render(io::stderr().is_terminal()));
-                ExitCode::from(2)
-            }
-            Err(Failure::Work(why)) => {
-                eprintln!("error: {why}");
-                ExitCode::from(1)
-            }
-        }
+        self.recommend().unwrap_or_else(|failure| failure.report())
     }
 
     fn recommend(self) -> Result<ExitCode, Failure> {
@@ -91,7 +76,7 @@ impl Recommend {
         if self.log.is_empty() {
             let data_dir = self.data_dir.or_else(|| settings.data_dir.clone());
             let data_dir = data_dir.unwrap_or_else(|| data_dir_of(Path::new(DEFAULT_CONFIG)));
-            let hosts = history::advise(&data_dir, &self.domains, &settings).map_err(Failure::Work)?;
+            let hosts = history::advise(&data_dir, &self.domains, &settings)?;
             return print(&Report::new(Source::History, settings.zone, hosts), self.json);
         }
         let advised = access_logs::advise(&self.log, self.host.as_ref(), &self.domains, &settings);

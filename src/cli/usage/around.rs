@@ -10,10 +10,12 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::books::{Books, Unsealed};
 use super::days::View;
 use super::show::Known;
-use super::{Failure, print_json, stdout, text};
+use super::{print_json, stdout};
+use crate::cli::books::{Books, Unsealed};
+use crate::cli::failure::Failure;
+use crate::cli::text;
 use crate::clock::UnixTime;
 use crate::meter::{BUCKET_SECS, Bucket};
 use crate::usage::qps;

@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::text;
+use crate::cli::text;
 use crate::clock::UnixTime;
 use crate::meter::Bucket;
 use crate::usage::{Calendar, Day, DayFacts, DayRecord, Hash, Series, Totals, Usage};

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use clap::Args;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::books::{Books, Place, parse_names};
 use super::exported::{ExportedDomain, Format, Writer};
 use super::range::Range;
-use super::text::counted;
-use super::{Failure, progress, stdout};
+use super::{progress, stdout};
+use crate::cli::books::{Books, Place, parse_names};
+use crate::cli::failure::Failure;
+use crate::cli::text::counted;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Export {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use serde_json::json;
 
-use super::books::{Books, Unsealed};
 use super::days::{DayShown, View};
 use super::show::domain_json;
-use super::text::{self, Edge};
-use super::{Failure, print_json, stdout};
+use super::{print_json, stdout};
+use crate::cli::books::{Books, Unsealed};
+use crate::cli::failure::Failure;
+use crate::cli::text::{self, Edge};
 use crate::usage::{DayRecord, Series};
 
 /// Shows the `top` domains of `date` with the highest peaks; as JSON all.

@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 
-use super::text;
+use crate::cli::text;
 use crate::meter::Bucket;
 use crate::usage::{Day, Series, qps};
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use clap::Args;
 use jiff::civil::Date;
 
-use super::Failure;
+use crate::cli::failure::Failure;
 
 /// Days by their dates, both ends included.
 #[derive(Debug, Args)]

@@ -10,12 +10,13 @@ use jiff::civil::Date;
 use serde_json::{Value, json};
 
 use super::around::Around;
-use super::books::{Books, Place, Unsealed, parse_names};
 use super::days::{DayShown, View};
 use super::plot::plot;
 use super::range::Range;
-use super::text::{self, Edge};
-use super::{Failure, print_json, stdout};
+use super::{print_json, stdout};
+use crate::cli::books::{Books, Place, Unsealed, parse_names};
+use crate::cli::failure::Failure;
+use crate::cli::text::{self, Edge};
 use crate::meter::Bucket;
 use crate::usage::{Calendar, Series};
 

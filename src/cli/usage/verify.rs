@@ -11,11 +11,12 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::books::{Books, Place, parse_names};
 use super::compare::{Finding, compare};
 use super::exported;
-use super::text::{counted, thousands};
-use super::{Failure, print_json, progress, stdout};
+use super::{print_json, progress, stdout};
+use crate::cli::books::{Books, Place, parse_names};
+use crate::cli::failure::Failure;
+use crate::cli::text::{counted, thousands};
 use crate::store::StoreError;
 use crate::usage::Chain;
 

@@ -1,42 +1,46 @@
 //! Going on where the process before ended.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::{Account, Harvest, LIFTED, Past};
 use crate::alert::{Alert, AlertKind};
 use crate::clock::Reading;
 use crate::meter::{Bucket, Slot};
 
+/// Where names are.
+type Slots = HashMap<Arc<str>, Slot>;
+
 impl Harvest {
     /// Takes in what was written down before this process began. Verdicts stand again at once, and are not told again;
     /// days that ended meanwhile are there to be sealed.
     pub fn resume(&mut self, past: Past, now: Reading) {
-        let mut slots: HashMap<Arc<str>, Slot> =
-            self.accounts.iter().map(|(slot, account)| (Arc::clone(&account.name), *slot)).collect();
+        let names = self.accounts.iter().map(|(slot, account)| (Arc::clone(&account.name), *slot));
+        let mut slots: Slots = names.collect();
         let is_rezoned = past.zone.is_some_and(|zone| Some(zone.as_str()) != self.calendar.zone().iana_name());
         for (name, mut usage) in past.usages {
             if is_rezoned {
                 usage.rezone(&mut self.calendar, now.now);
             }
             let slot = self.slot_of(&name, &mut slots);
-            if let Some(account) = self.accounts.get_mut(&slot) {
-                account.usage.resume(usage);
-                if account.usage.is_open() {
-                    self.open.insert(slot);
-                }
-                if is_rezoned {
-                    self.waiting.save(slot, account);
-                }
-            }
-        }
-        for entry in past.entries {
-            let slot = self.slot_of(&entry.name, &mut slots);
-            if let Some(account) = self.accounts.get_mut(&slot) {
-                account.usage.recall(entry.bucket, entry.pass, entry.count);
+            let Some(account) = self.accounts.get_mut(&slot) else { continue };
+            account.usage.resume(usage);
+            if account.usage.is_open() {
                 self.open.insert(slot);
+            }
+            if is_rezoned {
                 self.waiting.save(slot, account);
             }
+        }
+        for entries in past.entries.chunk_by(|a, b| a.name == b.name) {
+            let Some(first) = entries.first() else { continue };
+            let slot = self.slot_of(&first.name, &mut slots);
+            let Some(account) = self.accounts.get_mut(&slot) else { continue };
+            entries.iter().for_each(|entry| account.usage.recall(entry.bucket, entry.pass, entry.count));
+            self.open.insert(slot);
+            self.waiting.save(slot, account);
         }
         let by = Bucket::of(now.now);
         let mut told = BTreeSet::new();
@@ -56,17 +60,25 @@ impl Harvest {
             }
             self.waiting.closed(slot, account, waiting, by);
         }
-        let slots: Vec<Slot> = self.accounts.keys().copied().collect();
-        for slot in slots {
-            let Some(account) = self.accounts.get(&slot) else { continue };
-            let was_held = past.at.is_some_and(|at| account.usage.is_held(at.now));
-            let is_known = account.usage.is_held(now.now);
+        for (slot, was_held, is_known) in self.under_a_verdict(past.at, now) {
             self.judge(slot, now, is_known || told.contains(&slot));
             if was_held && !self.engaged.contains(&slot) {
                 self.tell_lifted(slot, now);
             }
         }
         self.look_for_ended_days();
+    }
+
+    /// Names under a verdict, and those that were when something was last written down: whether they were then, and
+    /// whether they are as far as that is known from then.
+    fn under_a_verdict(&self, at: Option<Reading>, now: Reading) -> Vec<(Slot, bool, bool)> {
+        let look = |(slot, account): (&Slot, &Account)| {
+            let was_held = at.is_some_and(|at| account.usage.is_held(at.now));
+            let is_known = account.usage.is_held(now.now);
+            let is_held = account.plan().is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
+            (was_held || is_known || is_held).then_some((*slot, was_held, is_known))
+        };
+        self.accounts.iter().filter_map(look).collect()
     }
 
     /// A verdict ended while no process was there to tell. It is stored again, so that the next one does not tell it too.
@@ -88,7 +100,7 @@ impl Harvest {
         self.accounts.insert(slot, account);
     }
 
-    fn slot_of(&mut self, name: &Arc<str>, slots: &mut HashMap<Arc<str>, Slot>) -> Slot {
+    fn slot_of(&mut self, name: &Arc<str>, slots: &mut Slots) -> Slot {
         if let Some(slot) = slots.get(name) {
             return *slot;
         }

@@ -9,8 +9,8 @@ use clap::Args;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::Failure;
-use crate::cli::DEFAULT_CONFIG;
+use super::DEFAULT_CONFIG;
+use super::failure::Failure;
 use crate::clock::{self, UnixTime};
 use crate::config;
 use crate::journal;
@@ -61,19 +61,7 @@ impl Place {
     /// Opens everything.
     pub(super) async fn open_all(&self) -> Result<(Books, Unsealed), Failure> {
         let (data_dir, zone) = self.find()?;
-        // The journal first: what is folded from it into the store while we read is then seen there, if not here.
-        let mut unsealed = Unsealed::read_journal(&data_dir)?;
-        let mut books = Books::open(data_dir, zone.clone()).await?;
-        if let Some(store) = &books.store {
-            let remembered = store.remembered().await?;
-            if zone.is_none() {
-                books.zone = named(remembered.zone.as_deref());
-            }
-            // A state that cannot be read is a later start's loss, not ours: it tells no more than the last bucket.
-            let states = remembered.states.into_iter();
-            unsealed.states = states.filter_map(|(name, bytes)| Some((name, Usage::load(&bytes).ok()?))).collect();
-        }
-        Ok((books, unsealed))
+        Books::open_all(data_dir, zone).await
     }
 
     fn find(&self) -> Result<(PathBuf, Option<TimeZone>), Failure> {
@@ -104,6 +92,23 @@ impl Books {
     async fn open(data_dir: PathBuf, zone: Option<TimeZone>) -> Result<Self, Failure> {
         let store = Store::open_to_read(&data_dir).await?;
         Ok(Self { data_dir, zone: zone.unwrap_or(TimeZone::UTC), now: clock::now(), store })
+    }
+
+    /// Opens everything there. Without a zone it is the one that was counted last.
+    pub(super) async fn open_all(data_dir: PathBuf, zone: Option<TimeZone>) -> Result<(Self, Unsealed), Failure> {
+        // The journal first: what is folded from it into the store while we read is then seen there, if not here.
+        let mut unsealed = Unsealed::read_journal(&data_dir)?;
+        let mut books = Self::open(data_dir, zone.clone()).await?;
+        if let Some(store) = &books.store {
+            let remembered = store.remembered().await?;
+            if zone.is_none() {
+                books.zone = named(remembered.zone.as_deref());
+            }
+            // A state that cannot be read is a later start's loss, not ours: it tells no more than the last bucket.
+            let states = remembered.states.into_iter();
+            unsealed.states = states.filter_map(|(name, bytes)| Some((name, Usage::load(&bytes).ok()?))).collect();
+        }
+        Ok((books, unsealed))
     }
 
     /// Today's date.

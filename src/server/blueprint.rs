@@ -1,0 +1,47 @@
+//! What a configuration asks of a running server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::crew::Listeners;
+use crate::config::Config;
+use crate::control::Blueprint;
+
+/// What cannot change while the process runs: said at once, and nothing is half-applied.
+pub(super) fn refuse_what_needs_a_restart(old: &Config, new: &Config) -> Result<(), String> {
+    let mut changed = Vec::new();
+    let mut differs = |key, is_different| {
+        if is_different {
+            changed.push(key);
+        }
+    };
+    differs("data_dir", old.data_dir != new.data_dir);
+    differs("workers", old.workers != new.workers);
+    differs("limits.max_connections", old.limits.max_connections != new.limits.max_connections);
+    differs("listen.admin", old.listen.admin != new.listen.admin);
+    differs("listen.admin_hosts", old.listen.admin_hosts != new.listen.admin_hosts);
+    differs("listen.metrics", old.listen.metrics != new.listen.metrics);
+    differs("log.format", old.log.json != new.log.json);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let (file, changed) = (new.path.display(), changed.join(", "));
+    Err(format!("{file}: {changed} cannot change while Lockgate runs: restart it, or set the old value again"))
+}
+
+/// The port of TLS as clients know it.
+pub(super) fn public_port(config: &Config, listeners: &Listeners) -> u16 {
+    config.listen.public_https_port.or(listeners.https.first().map(SocketAddr::port)).unwrap_or(443)
+}
+
+/// The world that a configuration asks for.
+pub(super) fn blueprint(config: &Config, first_https: Option<&SocketAddr>) -> Blueprint {
+    Blueprint {
+        domains: config.domains.iter().cloned().map(Arc::new).collect(),
+        default: config.listen.default.clone(),
+        fallback: config.fallback.clone(),
+        limits: config.limits.clone(),
+        trusted_proxies: Arc::clone(&config.listen.trusted_proxies),
+        redirect_port: config.listen.public_https_port.or(first_https.map(SocketAddr::port)),
+    }
+}
