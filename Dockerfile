@@ -6,7 +6,7 @@ WORKDIR /src
 # The dependencies first: they change rarely and take most of the time.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches tests/blackbox \
- && echo 'fn main() {}' | tee src/main.rs benches/request.rs benches/world.rs tests/blackbox/main.rs > /dev/null \
+ && echo 'fn main() {}' | tee src/main.rs benches/metering.rs benches/request.rs benches/world.rs tests/blackbox/main.rs > /dev/null \
  && touch src/lib.rs \
  && cargo build --release --locked --bin lockgate \
  && rm -r src

@@ -102,3 +102,10 @@ fn report(error: &StartError) -> ExitCode {
     }
     error.exit_code()
 }
+
+/// What of the counts cannot be read is logged where it is met; for a command that reads, that is a remark beside the
+/// answer.
+fn log_remarks() {
+    let remarks = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("lockgate=warn");
+    _ = remarks.without_time().with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init();
+}

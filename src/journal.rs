@@ -203,7 +203,10 @@ impl Journal {
     /// Ends the current file after a sync that failed: the system may have dropped what it could not write, so more must
     /// not follow in it.
     pub fn doubt(&mut self) {
-        self.current = None;
+        if let Some(mut current) = self.current.take() {
+            current.is_unsynced = true;
+            self.end(current);
+        }
         self.is_name_unsynced = true;
     }
 

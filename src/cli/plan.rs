@@ -19,6 +19,7 @@ pub(super) enum PlanCommand {
 
 impl PlanCommand {
     pub(super) fn run(self) -> ExitCode {
+        super::log_remarks();
         match self {
             Self::Recommend(recommend) => recommend.run(),
         }

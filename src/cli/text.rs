@@ -1,5 +1,7 @@
 //! How numbers, moments and tables are written for people, and moments for scripts.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -29,6 +31,11 @@ pub(super) fn duration(secs: u64) -> String {
     let parts = [(secs / 3600, "h"), (secs / 60 % 60, "m"), (secs % 60, "s")];
     let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
     parts.join(" ")
+}
+
+/// A file's name for a terminal, which obeys control characters.
+pub(super) fn file(path: &Path) -> String {
+    path.display().to_string().replace(char::is_control, "\u{fffd}")
 }
 
 /// `1 record`, `2 records`.

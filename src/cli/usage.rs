@@ -18,7 +18,7 @@ mod range;
 mod show;
 mod verify;
 
-use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::io::{self, BufWriter, StdoutLock, Write as _};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -41,9 +41,7 @@ pub(super) enum Usage {
 
 impl Usage {
     pub(super) fn run(self) -> ExitCode {
-        // What of the counts cannot be read is logged where it is met; here that is a remark beside the answer.
-        let remarks = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter("lockgate=warn");
-        _ = remarks.without_time().with_target(false).with_ansi(io::stderr().is_terminal()).try_init();
+        super::log_remarks();
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return Failure::Work(error.to_string()).report(),

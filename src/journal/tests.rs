@@ -360,7 +360,7 @@ fn half_a_frame_is_cut_off() {
 }
 
 #[test]
-fn a_sync_that_failed_ends_the_file_and_is_told_once() {
+fn a_sync_that_failed_ends_the_file_which_is_asked_for_once_more() {
     let place = Place::new();
     let mut journal = place.journal();
     // A pipe's end takes everything and syncs nothing.
@@ -371,6 +371,7 @@ fn a_sync_that_failed_ends_the_file_and_is_told_once() {
         Ok(File::from(std::os::fd::OwnedFd::from(writer)))
     };
     journal.append(at(100), &[]).unwrap();
+    assert!(journal.sync().is_err());
     assert!(journal.sync().is_err());
     journal.sync().unwrap();
     journal.append(at(100), &[]).unwrap();

@@ -23,9 +23,10 @@ pub fn parse<'a>(line: &'a [u8], stamps: &mut Stamps) -> Result<Line<'a>, Why> {
             why = Why::NoTime;
             continue;
         };
-        let Some(request) = rest.strip_prefix(b" \"") else { return Err(Why::NoRequest) };
-        if !has_status(request) {
-            return Err(Why::NoRequest);
+        // A user's name can look like a time: what follows tells.
+        if !rest.strip_prefix(b" \"").is_some_and(has_status) {
+            why = Why::NoRequest;
+            continue;
         }
         return Ok(Line::Request { host: host(front)?.map(Cow::Borrowed), arrival });
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use foldhash::fast::RandomState;
 
@@ -104,8 +105,11 @@ impl Hosts {
     }
 }
 
-/// A host or a wildcard, which Lockgate's own log writes, in its normal form.
+/// A host, or a wildcard or bare address, which Lockgate's own log writes, in its normal form.
 fn meter_name(text: &str) -> Option<Cow<'_, str>> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(Cow::Owned(address.to_canonical().to_string()));
+    }
     match text.strip_prefix("*.") {
         Some(parent) => Some(Cow::Owned(format!("*.{}", normalize_host(parent)?))),
         None => normalize_host(text).filter(|host| host.bytes().any(|b| b.is_ascii_alphanumeric())),
@@ -126,6 +130,7 @@ mod tests {
         let spellings = ["www.example.com", "WWW.Example.com.", "www.example.com:443", "www.example.com"];
         assert_eq!(spellings.map(|spelling| hosts.of_line(spelling.as_bytes())), [Ok(Some(0)); 4]);
         assert_eq!(hosts.of_line(b"[2001:DB8::1]:443"), Ok(Some(1)));
+        assert_eq!(hosts.of_line(b"2001:db8::1"), Ok(Some(1)));
         assert_eq!(hosts.of_line(b"*.Example.com"), Ok(Some(2)));
         assert_eq!(
             hosts.names().iter().map(AsRef::as_ref).collect::<Vec<&str>>(),

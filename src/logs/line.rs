@@ -26,7 +26,7 @@ pub enum Why {
     /// Nothing of what is known.
     #[error("no line of a known access log")]
     Unknown,
-    /// Over [`super::lines::MAX_LINE_BYTES`].
+    /// Over the largest length of a line.
     #[error("longer than 64 KiB")]
     TooLong,
     /// It begins like JSON.

@@ -132,6 +132,10 @@ impl AccessLog {
         let mut inner = self.inner.borrow_mut();
         inner.ship();
         inner.lose();
+        if outlet.is_none() {
+            inner.spare = Vec::new();
+            inner.buffer = Vec::new();
+        }
         inner.outlet = outlet;
     }
 

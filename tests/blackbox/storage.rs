@@ -44,6 +44,18 @@ fn stored(data_dir: &Path) -> Vec<u64> {
     series.unwrap_or_default().into_values().collect()
 }
 
+/// Requests of every sealed day.
+fn records(data_dir: &Path) -> Vec<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let chain = runtime.block_on(async {
+        let store = Store::open_to_read(data_dir).await.ok()??;
+        let chain = store.chain(SITE).await.ok()?;
+        store.close().await;
+        chain
+    });
+    chain.map(|chain| chain.records.iter().map(|record| record.facts.requests).collect()).unwrap_or_default()
+}
+
 #[track_caller]
 fn await_stored(data_dir: &Path, counts: &[u64]) {
     let mut found = Vec::new();
@@ -83,6 +95,22 @@ fn a_disk_that_fails_for_long_costs_nothing(#[case] fail: fn(&Disk)) {
     gate.start_again();
     assert_eq!(gate.metric("lockgate_domain_throttled", &DOMAIN), Some(1.0));
     assert_eq!(gate.metric("lockgate_domain_peak_qps", &DOMAIN), Some(15.0));
+}
+
+#[test]
+fn a_disk_that_fails_over_midnight_costs_no_record_a_request() {
+    let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped("2026-06-01 23:59:40").disk();
+    let gate = setup.expect_error("journal").expect_error("lockgate.db").start();
+    fill_bucket(&gate, 20);
+    await_stored(&gate.data_dir(), &[20]);
+    gate.disk().full();
+    // Closed together with the day: storing it fails when the day is to be sealed.
+    fill_bucket(&gate, 40);
+    eventually("the failure", || (errors(&gate, "fold") > 0.0).then_some(()));
+    gate.disk().well();
+    await_stored(&gate.data_dir(), &[20, 40]);
+    let requests = eventually("the record", || records(&gate.data_dir()).pop());
+    assert_eq!(requests, 60);
 }
 
 #[rstest]

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::report::{HostAdvice, Report, Source, Unread};
 use super::settings::Settings;
 use crate::advice::Advisor;
+use crate::cli::text;
 use crate::logs::{Harvest, HostId, ReadError, Reader, explain};
 use crate::meter::Bucket;
 use crate::name::DomainName;
@@ -42,7 +43,7 @@ pub(super) fn advise(
     for input in &inputs {
         let (name, of_name) = match input {
             Input::Stdin => ("-".to_owned(), "stdin".to_owned()),
-            Input::File { path, .. } => (path.display().to_string(), host_of_file(path)),
+            Input::File { path, .. } => (text::file(path), host_of_file(path)),
         };
         let host = host.map_or(of_name.as_str(), DomainName::as_str);
         match input.open().map_err(ReadError::Log).and_then(|log| reader.read(&name, host, bar.wrap_read(log))) {
@@ -85,14 +86,14 @@ fn find(logs: &[PathBuf]) -> Result<Vec<Input>, String> {
         let (input, identity) = match Input::look_at(path) {
             Ok(found) => found,
             Err(error) => {
-                wrong.push(format!("{} cannot be read: {}", path.display(), explain(&error)));
+                wrong.push(format!("{} cannot be read: {}", text::file(path), explain(&error)));
                 continue;
             }
         };
         if met.insert(identity) {
             inputs.push(input);
         } else {
-            eprintln!("note: {} is named twice and counted once", path.display());
+            eprintln!("note: {} is named twice and counted once", text::file(path));
         }
     }
     if wrong.is_empty() { Ok(inputs) } else { Err(wrong.join("\nerror: ")) }

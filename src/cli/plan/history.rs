@@ -12,14 +12,15 @@ use crate::meter::Bucket;
 use crate::name::DomainName;
 use crate::usage::{Calendar, Chain};
 
-/// How far back 10-second counts are asked for; of days before, only what was sealed is known.
-const FINE_SECS: i64 = 30 * 86_400;
 /// How far ahead: counts of a clock that was ahead and came back are not lost.
 const AHEAD_SECS: i64 = 86_400;
 
 /// Advises the `wanted` domains, or all if there are none.
 pub(super) fn advise(data_dir: &Path, wanted: &[DomainName], settings: &Settings) -> Result<Vec<HostAdvice>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Work(error.to_string()))?;
     runtime.block_on(advise_all(data_dir, wanted, settings))
 }
 
@@ -39,7 +40,9 @@ async fn advise_all(data_dir: &Path, wanted: &[DomainName], settings: &Settings)
         names.retain(|name| wanted.iter().any(|wanted| wanted.as_str() == &**name));
     }
     let now = books.now;
-    let span = Bucket::of(now.plus_secs(-FINE_SECS))..Bucket::of(now.plus_secs(AHEAD_SECS));
+    // Of days before, only what was sealed is known.
+    let kept_secs = i64::try_from(settings.kept.as_secs()).unwrap_or(i64::MAX);
+    let span = Bucket::of(now.plus_secs(-kept_secs))..Bucket::of(now.plus_secs(AHEAD_SECS));
     let mut calendar = Calendar::new(settings.zone.clone());
     let mut hosts = Vec::new();
     for name in names {
@@ -59,12 +62,12 @@ async fn advise_all(data_dir: &Path, wanted: &[DomainName], settings: &Settings)
     Ok(hosts)
 }
 
-/// Of each date the last record, which amends those before it.
+/// Of each date of a zone the last record, which amends those before it.
 fn sealed_days(chain: &Chain) -> Vec<DayUse> {
     let mut days = std::collections::BTreeMap::new();
     for facts in chain.records.iter().map(|record| &record.facts) {
         let (date, peak_count, peak_at, requests) = (facts.date, facts.peak_count, facts.peak_at, facts.requests);
-        days.insert(date, DayUse { date, peak_count, peak_at, requests });
+        days.insert((date, &facts.zone), DayUse { date, peak_count, peak_at, requests });
     }
     days.into_values().collect()
 }

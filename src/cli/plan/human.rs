@@ -15,6 +15,8 @@ use crate::plan::Plan;
 const BAR_CHARS: f64 = 30.0;
 /// Hosts that the closing sentence names; the table has all.
 const MAX_HOSTS_NAMED: usize = 5;
+/// Hosts of a table.
+const MAX_HOSTS_SHOWN: usize = 200;
 
 /// The report, with a line's end at its end; nothing if there is no host in it.
 pub(super) fn render(report: &Report) -> String {
@@ -29,7 +31,7 @@ pub(super) fn render(report: &Report) -> String {
 /// One line for each host.
 fn overview(report: &Report) -> String {
     let mut table = Table::new(&["host", ">requests", ">days", ">peak QPS", "at", "plan", "with grace"]);
-    for HostAdvice { host, advice } in &report.hosts {
+    for HostAdvice { host, advice } in report.hosts.iter().take(MAX_HOSTS_SHOWN) {
         table.push([
             host.to_string(),
             advice.requests.to_string(),
@@ -40,7 +42,11 @@ fn overview(report: &Report) -> String {
             name(advice.plan_with_grace.as_ref()),
         ]);
     }
-    table.render()
+    let more = match report.hosts.len().saturating_sub(MAX_HOSTS_SHOWN) {
+        0 => String::new(),
+        more => format!("and {} more: --json has them all\n", text::thousands(more as u64)),
+    };
+    table.render() + &more
 }
 
 /// All there is to say of one host.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -11,6 +12,7 @@ use crate::advice::sort_plans;
 use crate::cli::DEFAULT_CONFIG;
 use crate::config::{self, Diagnostics, MAX_QPS, is_plan_name, nearest};
 use crate::plan::Plan;
+use crate::upkeep::recorder::Retention;
 
 /// What a recommendation depends on besides the counts.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(super) struct Settings {
     /// `None` if no configuration was read.
     pub data_dir: Option<PathBuf>,
     pub zone: TimeZone,
+    /// How long 10-second counts are kept.
+    pub kept: Duration,
     /// The smallest first.
     pub plans: Vec<Plan>,
 }
@@ -41,7 +45,8 @@ pub(super) fn load(
     let mut plans: Vec<_> = plans.into_values().collect();
     sort_plans(&mut plans);
     let zone = zone.or_else(|| config.as_ref().map(|config| config.timezone.clone())).unwrap_or(TimeZone::UTC);
-    Ok(Settings { data_dir: config.map(|config| config.data_dir), zone, plans })
+    let kept = config.as_ref().map_or_else(Retention::default, |config| config.retention).series;
+    Ok(Settings { data_dir: config.map(|config| config.data_dir), zone, kept, plans })
 }
 
 fn is_missing(file: &Path) -> bool {

@@ -113,6 +113,9 @@ impl Taking<'_> {
         if self.path.is_dir() {
             return Err(Failure::Usage(format!("{} is a directory", self.path.display())));
         }
+        if self.path.metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(Failure::Usage(format!("{} is no ordinary file", self.path.display())));
+        }
         if !self.replaces && self.path.symlink_metadata().is_ok() {
             return Err(Failure::Usage(self.is_there()));
         }

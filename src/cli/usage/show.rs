@@ -61,6 +61,11 @@ impl Show {
         if names.is_empty() {
             let dates = self.range.last_days(today, 1)?;
             self.around.require_one_domain(&names)?;
+            if dates.start() != dates.end() {
+                return Err(Failure::Usage(
+                    "all domains are shown of one day: write --date DATE, or name a domain".to_owned(),
+                ));
+            }
             return super::overview::show(&books, &unsealed, &mut view, *dates.end(), self.top, self.json).await;
         }
         self.around.require_one_domain(&names)?;

@@ -63,7 +63,13 @@ impl Verify {
         }
         verdict.check_all(&books, checked).await?;
         if let Some(path) = &self.against {
-            verdict.compare_all(&books, path, &wanted, &mut unknown).await?;
+            if let Err(broken) = verdict.compare_all(&books, path, &wanted, &mut unknown).await {
+                // What was found before it is not lost for it.
+                let has_flaws = !verdict.findings.is_empty();
+                let flawed = if has_flaws { Some(self.tell(&books, verdict)?) } else { None };
+                let code = broken.report();
+                return Ok(flawed.unwrap_or(code));
+            }
             if let Some(name) = unknown.iter().next() {
                 return Err(books.unknown(name, &stored));
             }

@@ -89,12 +89,12 @@ impl Journaling {
             }
             if is_last {
                 self.sync().await;
-                if let Some(syncing) = self.syncing {
-                    _ = syncing.await;
-                }
-                return;
+                return self.reap().await;
             }
-            if self.synced.elapsed() >= SYNC_EVERY && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            if self.syncing.as_ref().is_some_and(JoinHandle::is_finished) {
+                self.reap().await;
+            }
+            if self.synced.elapsed() >= SYNC_EVERY && self.syncing.is_none() {
                 self.sync().await;
             }
         }
@@ -149,9 +149,19 @@ impl Journaling {
         }
     }
 
-    /// Has the disk asked to keep what was appended, beside what goes on; waits for the time before.
+    /// Has the disk asked to keep what was appended, beside what goes on.
     async fn sync(&mut self) {
+        self.reap().await;
         self.synced = Instant::now();
+        let journal = Arc::clone(&self.journal);
+        self.syncing = Some(spawn_blocking(move || {
+            let unsynced = lock(&journal).as_mut().map(Journal::unsynced);
+            unsynced.map_or(Ok(()), |unsynced| unsynced?.wait())
+        }));
+    }
+
+    /// Waits for what the disk says to the last time that it was asked.
+    async fn reap(&mut self) {
         if let Some(syncing) = self.syncing.take()
             && let Ok(Err(error)) = syncing.await
         {
@@ -161,11 +171,6 @@ impl Journaling {
                 journal.doubt();
             }
         }
-        let journal = Arc::clone(&self.journal);
-        self.syncing = Some(spawn_blocking(move || {
-            let unsynced = lock(&journal).as_mut().map(Journal::unsynced);
-            unsynced.map_or(Ok(()), |unsynced| unsynced?.wait())
-        }));
     }
 }
 

@@ -148,7 +148,8 @@ impl Storing {
             self.folded_by = status.closed_by;
             self.fold(&store, status).await;
         }
-        if status.to_seal > 0 {
+        // What is in hand must be settled before anything else is taken: nobody else has it.
+        if self.job.is_none() && status.to_seal > 0 {
             self.seal(&store).await;
         }
         if self.job.is_none() && status.is_trusted && Instant::now() >= self.trim_at {

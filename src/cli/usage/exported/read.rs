@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{ExportedDomain, ExportedLink, Line};
+use crate::name::DomainName;
 
 /// Reads an export, CSV or JSON, and hands over each domain; `false` from `each` ends it.
 ///
@@ -33,6 +34,7 @@ fn read_csv(file: impl Read, mut each: impl FnMut(ExportedDomain) -> bool) -> Re
     let mut current: Option<ExportedDomain> = None;
     for line in csv::Reader::from_reader(file).into_deserialize::<Line>() {
         let (domain, record, head) = line?.into_parts();
+        check_name(&domain).map_err(|why| csv::Error::from(io::Error::other(why)))?;
         match &mut current {
             Some(current) if current.domain == domain && current.head == head => current.records.push(record),
             _ => {
@@ -45,6 +47,14 @@ fn read_csv(file: impl Read, mut each: impl FnMut(ExportedDomain) -> bool) -> Re
     }
     current.map(each);
     Ok(())
+}
+
+/// Names are shown on terminals, and a file from elsewhere may say anything.
+fn check_name(name: &str) -> Result<(), String> {
+    match DomainName::parse(name) {
+        Ok(parsed) if parsed.as_str() == name => Ok(()),
+        _ => Err(format!("`{}` is no domain's name", name.escape_debug())),
+    }
 }
 
 fn read_json(file: impl Read, mut each: impl FnMut(ExportedDomain) -> bool) -> Result<(), serde_json::Error> {
@@ -96,7 +106,8 @@ impl<'de, F: FnMut(ExportedDomain) -> bool> Visitor<'de> for Domains<'_, F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(domain) = seq.next_element()? {
+        while let Some(domain) = seq.next_element::<ExportedDomain>()? {
+            check_name(&domain.domain).map_err(A::Error::custom)?;
             if !(self.0)(domain) {
                 return Err(A::Error::custom("nobody wants the rest"));
             }
