@@ -81,6 +81,16 @@ fn sealed_days_count_towards_the_plan() {
 }
 
 #[test]
+fn of_equal_peaks_the_earliest_is_named_whoever_knows_it() {
+    let at = [bucket("2026-06-01T12:00:00Z"), bucket("2026-06-02T12:00:00Z")];
+    assert_eq!(advise("UTC", &at.map(|at| (at, 30)), &[]).unwrap().peak.peak_at, at[0]);
+    let sealed = DayUse { date: civil::date(2026, 6, 1), peak_count: 30, peak_at: Bucket(at[0].0 - 9), requests: 30 };
+    assert_eq!(advise("UTC", &[(at[0], 30)], &[sealed]).unwrap().peak.peak_at, sealed.peak_at);
+    let later = DayUse { peak_at: Bucket(at[0].0 + 9), ..sealed };
+    assert_eq!(advise("UTC", &[(at[0], 30)], &[later]).unwrap().peak.peak_at, at[0]);
+}
+
+#[test]
 fn idle_is_what_lies_between() {
     let advice = advise("UTC", &[(Bucket(0), 5), (Bucket(3), 15)], &[]).unwrap();
     let qps = advice.qps.unwrap();

@@ -207,3 +207,6 @@ async fn ask<T>(harvest: &mpsc::Sender<Errand>, errand: impl FnOnce(oneshot::Sen
     harvest.send(errand(reply)).await.ok()?;
     answer.await.ok()
 }
+
+#[cfg(test)]
+mod tests;

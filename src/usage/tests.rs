@@ -165,6 +165,34 @@ fn a_day_with_requests_waits_for_its_record_until_it_is_over_and_taken() {
 }
 
 #[test]
+fn a_day_is_held_against_the_limit_of_its_last_bucket() {
+    let mut m = Metered::basic();
+    m.add(0, 0, 5).close(0, 0);
+    m.plan = Plan::new("pro", 30);
+    m.add(1, 0, 5).close(1, 0);
+    assert_eq!(unsealed(&m.usage), [(0, Some(30))]);
+}
+
+#[test]
+fn a_bucket_is_kept_until_it_was_judged_however_many_come_meanwhile() {
+    let mut m = Metered::basic();
+    (0..9).for_each(|bucket| _ = m.add(bucket, 0, 120 - bucket as u64));
+    assert_eq!(m.close(0, 0), [(0, 120, Standing::Excessive)]);
+    assert_eq!(m.close(8, 0).len(), 8);
+}
+
+#[test]
+fn a_day_that_waits_for_its_record_is_kept_when_its_peak_is_forgotten() {
+    let mut m = Metered::basic();
+    m.add(0, 0, 111).close(0, 0);
+    m.usage.hold(Bucket(MIDNIGHT + 1).start(), Bucket(MIDNIGHT + 11).start());
+    m.usage.trim(Bucket(MIDNIGHT + 4 * 8640).start());
+    let day = m.calendar.day_of(Bucket(MIDNIGHT));
+    assert_eq!((m.usage.held_secs(day), m.peak(0)), (100, None));
+    assert_eq!(unsealed(&Usage::load(&m.usage.save()).unwrap()), [(0, Some(10))]);
+}
+
+#[test]
 fn a_changed_zone_leaves_no_hour_without_a_record() {
     let mut m = Metered::basic();
     m.add(0, 0, 5).add(8500, 0, 1).close(8500, 0);
@@ -172,6 +200,16 @@ fn a_changed_zone_leaves_no_hour_without_a_record() {
     m.calendar = Calendar::new(TimeZone::fixed(jiff::tz::offset(2)));
     m.usage.rezone(&mut m.calendar, Bucket(MIDNIGHT + 8500).start());
     assert_eq!(unsealed(&m.usage).iter().map(|(day, _)| *day).collect::<Vec<_>>(), [-720, 7920]);
+}
+
+#[test]
+fn days_met_under_a_clock_far_ahead_stay_as_they_are_when_the_zone_changes() {
+    let mut m = Metered::basic();
+    m.add(90 * 8640, 0, 7).close(90 * 8640, 0);
+    let day = m.calendar.day_of(Bucket(MIDNIGHT + 90 * 8640));
+    m.calendar = Calendar::new(TimeZone::fixed(jiff::tz::offset(2)));
+    m.usage.rezone(&mut m.calendar, Bucket(MIDNIGHT).start());
+    assert_eq!((m.usage.peak(day).map(|peak| peak.count), unsealed(&m.usage)), (Some(7), vec![(90 * 8640, Some(10))]));
 }
 
 #[test]
@@ -208,6 +246,7 @@ fn two_halves_of_a_bucket_around_a_restart_add_up_and_the_verdict_is_the_same() 
     after.usage = Usage::load(&saved).unwrap();
     after.usage.recall(Bucket(MIDNIGHT), 3, 61);
     after.usage.recall(Bucket(MIDNIGHT), 3, 60);
+    assert_eq!(after.usage.take_unjournaled().count(), 0, "the journal that says so has it");
     assert_eq!(after.add(0, 3, 50).close(0, 3), [(0, 111, Standing::Excessive)]);
     // After a step back of the clock they are two visits, and the larger counts.
     let mut back = Metered::basic();
@@ -229,18 +268,21 @@ fn what_is_saved_is_what_is_loaded_and_nothing_costs_nothing() {
     assert_eq!(loaded.take_unjournaled().count(), 2);
     assert_eq!(loaded.save(), saved);
     assert_eq!((loaded.window, loaded.held, loaded.days), (m.usage.window, m.usage.held, m.usage.days));
-    Usage::load(&saved[..saved.len() - 3]).unwrap_err();
-    Usage::load(&[99]).unwrap_err();
+    assert!(matches!(Usage::load(&saved[..saved.len() - 3]), Err(UnreadableState::Damaged)));
+    assert!(matches!(Usage::load(&[&[99], &saved[1..]].concat()), Err(UnreadableState::Version(99))));
 }
 
 #[test]
 fn what_was_saved_can_come_late() {
     let mut m = Metered::basic();
     m.add(-100, 0, 200).add(-1, 0, 30).close(-1, 0);
+    m.usage.hold(Bucket(MIDNIGHT - 99).start(), Bucket(MIDNIGHT - 90).start());
     let saved = Usage::load(&m.usage.save()).unwrap();
     let mut late = Metered::basic();
     late.add(0, 0, 5).close(0, 0);
+    late.usage.hold(Bucket(MIDNIGHT - 1).start(), Bucket(MIDNIGHT).start());
     late.usage.resume(saved);
+    assert_eq!(late.usage.held_secs(late.calendar.day_of(Bucket(MIDNIGHT - 1))), 100);
     assert_eq!(late.throttled_until(1), m.throttled_until(1));
     assert_eq!((late.peak(-1), late.peak(0)), (Some((-100, 200)), Some((0, 5))));
     assert_eq!(unsealed(&late.usage).len(), 2);

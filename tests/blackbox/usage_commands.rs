@@ -60,6 +60,8 @@ fn await_sealed(gate: &Lockgate, date: &str, record: u64) -> Value {
 #[track_caller]
 fn fill_bucket(gate: &Lockgate, count: usize) {
     gate.get_many(SITE, count);
+    // Every worker ships what it has; a busy machine would be late otherwise, and the day amended.
+    gate.metrics();
     gate.clock().advance(10);
     gate.await_metric("lockgate_domain_qps", &DOMAIN, count as f64 / 10.0);
 }

@@ -249,3 +249,24 @@ async fn a_state_is_forgotten_when_its_last_bucket_is() {
     assert_eq!(trim(5).await, 1);
     assert_eq!(left().await, [Arc::<str>::from("ahead")]);
 }
+
+#[tokio::test]
+async fn a_peak_that_was_counted_holds_although_its_bucket_is_not_stored() {
+    let world = World::new().await;
+    let noon = bucket("2026-06-01T12:00:00Z");
+    world.fold("a", &[(noon, 5)]).await;
+    let seal = seal("a", UTC, "2026-06-01");
+    let peak = Some(crate::usage::Peak { day: seal.day, count: 70, at: Bucket(noon - 1) });
+    let sealed = world.store.seal(&[Seal { peak, ..seal }], at(JUNE)).await.unwrap();
+    assert_eq!((sealed[0].facts.peak_count, sealed[0].facts.peak_at), (70, Bucket(noon - 1)));
+}
+
+#[tokio::test]
+async fn what_comes_late_takes_no_throttled_second_away() {
+    let world = World::new().await;
+    let noon = bucket("2026-06-01T12:00:00Z");
+    for (at_bucket, throttled_secs, said) in [(noon, 500, 500), (noon + 1, 0, 500), (noon + 2, 600, 600)] {
+        let seal = Seal { fold: fold("a", &[(at_bucket, 9)]), throttled_secs, ..seal("a", UTC, "2026-06-01") };
+        assert_eq!(world.store.seal(&[seal], at(JUNE)).await.unwrap()[0].facts.throttled_secs, said);
+    }
+}

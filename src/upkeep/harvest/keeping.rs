@@ -274,3 +274,21 @@ impl Harvest {
 fn zone_name(calendar: &crate::usage::Calendar) -> String {
     calendar.zone().iana_name().unwrap_or("UTC").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixTime;
+
+    #[test]
+    fn counts_beyond_what_memory_has_room_for_are_given_up() {
+        let mut account = Account::new("a.test".into());
+        (0..3).for_each(|bucket| account.usage.add(Bucket(bucket), 0, 1));
+        let mut calendar = crate::usage::Calendar::new(jiff::tz::TimeZone::UTC);
+        account.usage.close(Reading { now: UnixTime::from_secs(30), pass: 0 }, None, &mut calendar);
+        let mut waiting = Waiting { backlog: MAX_BACKLOG - 1, ..Waiting::default() };
+        waiting.closed(Slot(0), &mut account, 0, Bucket(3));
+        assert_eq!((waiting.backlog, waiting.given_up), (MAX_BACKLOG, 2));
+        assert_eq!(account.usage.take_closed(), [(Bucket(2), 1)], "the oldest first");
+    }
+}

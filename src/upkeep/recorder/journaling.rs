@@ -185,3 +185,45 @@ fn append(journal: &mut Journal, at: Reading, entries: &[Entry]) -> std::io::Res
 pub(super) fn lock(journal: &SharedJournal) -> std::sync::MutexGuard<'_, Option<Journal>> {
     journal.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixTime;
+    use crate::meter::Bucket;
+
+    #[test]
+    fn a_journal_that_nobody_empties_is_full_one_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Reading { now: UnixTime::from_secs(0), pass: 0 };
+        let entries = [Entry { name: "a".into(), bucket: Bucket(0), pass: 0, count: 1 }];
+        append(&mut Journal::new(dir.path(), None), at, &entries).unwrap();
+        let last = crate::journal::replay(dir.path()).unwrap().last;
+        let file = dir.path().join("journal").join("000000000001.log");
+        for (bytes, is_taken) in [(MAX_JOURNAL_BYTES, true), (MAX_JOURNAL_BYTES + 1, false)] {
+            std::fs::File::options().write(true).open(&file).unwrap().set_len(bytes).unwrap();
+            assert_eq!(append(&mut Journal::new(dir.path(), last), at, &entries).is_ok(), is_taken);
+        }
+    }
+
+    #[tokio::test]
+    async fn at_the_end_the_disk_is_asked_to_keep_what_was_appended() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Arc::new(std::sync::Mutex::new(Some(Journal::new(dir.path(), None))));
+        let (harvest, mut asked) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(Errand::Changes(reply)) = asked.recv().await {
+                let entry = Entry { name: "a".into(), bucket: Bucket(0), pass: 0, count: 1 };
+                _ = reply.send(vec![entry]);
+            }
+        });
+        let gauges = Gauges::register(&prometheus::Registry::new()).unwrap();
+        let (shared, clock) = (Arc::clone(&journal), Arc::new(Clock::default()));
+        let journaling = Journaling::new(dir.path().to_owned(), harvest, shared, None, clock, gauges);
+        journaling.run(watch::channel(true).1).await;
+        let mut journal = lock(&journal);
+        let journal = journal.as_mut().unwrap();
+        assert!(journal.bytes() > 0);
+        assert_eq!(format!("{:?}", journal.unsynced().unwrap()), "Unsynced { files: [], directories: [] }");
+    }
+}

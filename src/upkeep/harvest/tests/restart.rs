@@ -18,8 +18,12 @@ struct Disk {
 
 impl Disk {
     fn write_journal(&mut self, field: &mut Field) {
-        self.at = Some(field.now());
-        for entry in field.harvest.take_changes() {
+        let changes = field.harvest.take_changes();
+        // The clock is written with something, never alone.
+        if !changes.is_empty() {
+            self.at = Some(field.now());
+        }
+        for entry in changes {
             let known = self.journal.entry((entry.name, entry.bucket, entry.pass)).or_default();
             *known = entry.count.max(*known);
         }
@@ -32,9 +36,14 @@ impl Disk {
     }
 
     fn store(&mut self, field: &mut Field) {
-        self.at = Some(field.now());
-        field.harvest.take_folds(100).into_iter().for_each(|fold| self.fold(fold));
+        let (folds, sealed) = (field.harvest.take_folds(100), self.seals.len());
+        let is_nothing_to_store = folds.is_empty();
+        folds.into_iter().for_each(|fold| self.fold(fold));
         self.seal(field);
+        // Here, too.
+        if !is_nothing_to_store || self.seals.len() > sealed {
+            self.at = Some(field.now());
+        }
         assert_eq!((field.harvest.status(field.now()).unsaved, field.harvest.status(field.now()).backlog), (0, 0));
         // Everything it said is in the store.
         self.journal.clear();
@@ -95,6 +104,9 @@ fn a_verdict_ends_while_the_process_is_down() {
     field.restart(disk.past());
     assert!(!field.is_throttled());
     assert_eq!(field.alerts(), [("throttle_lifted", 1)]);
+    disk.store(&mut field);
+    field.restart(disk.past());
+    assert_eq!(field.alerts(), [], "told once, although nothing else is stored");
     field.pass_time(1);
     disk.store(&mut field);
     assert_eq!(sealed(&disk), [(0, 86_390)], "held from the bucket after to the end of the day");
@@ -187,6 +199,7 @@ fn a_day_is_sealed_when_it_is_over_and_amended_when_something_comes_late() {
     field.pass_time(1);
     disk.store(&mut field);
     assert_eq!(sealed(&disk), [(0, 0)]);
+    assert_eq!((disk.seals[0].limit_qps, disk.seals[0].peak.map(|peak| peak.count)), (Some(10), Some(5)));
     field.jump(-10);
     field.arrive(6);
     field.pass_time(10);
@@ -217,15 +230,72 @@ fn names_that_nobody_serves_keep_what_they_used_and_are_found_again() {
 #[test]
 fn another_zone_since_the_last_process_counts_from_now_on() {
     let (mut field, mut disk) = (Field::with(basic()), Disk::default());
-    field.wall_s += 23 * 3600;
+    let shanghai = TimeZone::get("Asia/Shanghai").unwrap();
+    field.harvest.follow(&field.live.snapshot(), &shanghai, field.now());
+    // In Shanghai it has been 2 June since 16:00 UTC.
+    field.wall_s += 15 * 3600;
     field.arrive(70).pass_time(10);
-    field.wall_s -= 10;
     field.pass_time(3600 * 2);
     field.arrive(20).pass_time(10);
-    disk.store(&mut field);
-    let past = Past { zone: Some("Asia/Shanghai".to_owned()), ..disk.past() };
-    field.restart(past);
     assert_eq!(field.figures().peak_qps, 2.0);
+    disk.store(&mut field);
+    field.restart(Past { zone: Some("Asia/Shanghai".to_owned()), ..disk.past() });
+    assert_eq!(field.figures().peak_qps, 7.0);
+    // The store has it so, too.
+    disk.store(&mut field);
+    field.restart(disk.past());
+    assert_eq!(field.figures().peak_qps, 7.0);
+}
+
+#[test]
+fn what_waits_to_be_stored_or_sealed_of_a_name_that_nobody_serves_still_does_when_it_is_served() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(60);
+    disk.write_journal(&mut field);
+    let mut past = disk.past();
+    past.entries[0].name = "later.example.com".into();
+    field.wall_s += 86_400;
+    field.restart(past);
+    field.pass_time(1);
+    field.publish(&["later.example.com"], basic());
+    let status = field.harvest.status(field.now());
+    assert_eq!((status.unsaved, status.backlog, status.to_seal), (1, 1, 1));
+    let folds = field.harvest.take_folds(1);
+    assert_eq!(
+        folds.iter().map(|fold| (&*fold.name, fold.counts.len())).collect::<Vec<_>>(),
+        [("later.example.com", 1)]
+    );
+    disk.seal(&mut field);
+    assert_eq!(sealed(&disk), [(0, 0)]);
+}
+
+#[test]
+fn the_accounts_that_have_waited_longest_are_stored_first() {
+    let mut field = Field::with(basic());
+    field.publish(&["www.example.com", "b.example.com", "c.example.com"], basic());
+    let arrive = |field: &mut Field, slot| {
+        let bucket = Bucket::of(field.now().now);
+        let tally = Tally { slot: Slot(slot), bucket, pass: 0, arrived: 1, answered: [0; 5], throttled: 0 };
+        field.harvest.take(Shipment { tallies: vec![tally], origin_faults: Vec::new() });
+    };
+    [1, 0, 2, 1].into_iter().for_each(|slot| arrive(&mut field, slot));
+    let stored: Vec<_> = (0..3).flat_map(|_| field.harvest.take_folds(1)).map(|fold| fold.name).collect();
+    let names: Vec<_> = [1, 0, 2].iter().map(|slot| Arc::clone(&field.harvest.accounts[&Slot(*slot)].name)).collect();
+    assert_eq!(stored, names);
+}
+
+#[test]
+fn days_that_ended_are_sealed_although_they_are_remembered_late() {
+    let (mut field, mut disk) = (Field::with(basic()), Disk::default());
+    field.arrive(60).pass_time(10);
+    disk.store(&mut field);
+    field.wall_s += 5 * 86_400;
+    field.restart(Past::default());
+    field.pass_time(20);
+    field.harvest.resume(disk.past(), field.now());
+    field.pass_time(10);
+    disk.seal(&mut field);
+    assert_eq!(sealed(&disk), [(0, 0)]);
 }
 
 #[test]
