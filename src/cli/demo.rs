@@ -85,6 +85,9 @@ fn introduce(listening: &Listening, dir: &Path, origin: &str) {
     let root = root.display();
     let port = |addresses: &[SocketAddr]| addresses.first().map_or(0, SocketAddr::port);
     let (https, http, admin) = (port(&listening.https), port(&listening.http), listening.admin);
+    let lockgate = std::env::current_exe().map_or_else(|_| "lockgate".to_owned(), |path| path.display().to_string());
+    let data_dir = dir.join("data");
+    let data_dir = data_dir.display();
     // In one piece, so that no line of the log comes between.
     print!(
         "Lockgate serves https://localhost:{https} in front of {origin}\n\n\
@@ -92,7 +95,8 @@ fn introduce(listening: &Listening, dir: &Path, origin: &str) {
          \x20 Plain HTTP      curl -i http://localhost:{http}/\n\
          \x20 Go over 10 QPS  for i in $(seq 300); do curl -so /dev/null -w '%{{http_code}}\\n' --cacert {root} https://localhost:{https}/; done | sort | uniq -c\n\
          \x20                 and again, ten seconds later: now the plan holds, most are 429\n\
-         \x20 Watch it        curl -s http://{admin}/metrics | grep lockgate_domain\n\n\
+         \x20 Watch it        curl -s http://{admin}/metrics | grep lockgate_domain\n\
+         \x20 What it used    {lockgate} usage show localhost --data-dir {data_dir}\n\n\
          In a browser, accept the certificate once: Lockgate made it itself, so nobody knows it. Ctrl-C ends the demo.\n"
     );
 }
