@@ -29,6 +29,7 @@ struct Accounts {
     taken: Vec<Fold>,
     next_ticket: u64,
     seals: Vec<Seal>,
+    resumed: Vec<Past>,
     looks: usize,
 }
 
@@ -67,7 +68,7 @@ impl Accounts {
             }
             Errand::Seals(_, reply) => _ = reply.send(std::mem::take(&mut self.seals)),
             Errand::SaveAll => std::mem::take(&mut self.taken).into_iter().for_each(|fold| self.wait(fold)),
-            Errand::Resume(_) => {}
+            Errand::Resume(past) => self.resumed.push(*past),
         }
     }
 }
@@ -84,9 +85,15 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Beginning::begin(dir.path(), JUNE).recorder().await.unwrap();
+        Self::of(dir, recorder).await
+    }
+
+    async fn of(dir: TempDir, recorder: Recorder) -> Self {
         let (ask, mut asked) = mpsc::channel(8);
         let (waiting, taken, changes, seals) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
-        let accounts = Accounts { closed_by: 0, zone: "UTC", changes, waiting, taken, next_ticket: 0, seals, looks: 0 };
+        let resumed = Vec::new();
+        let accounts =
+            Accounts { closed_by: 0, zone: "UTC", changes, waiting, taken, next_ticket: 0, seals, resumed, looks: 0 };
         let accounts = Arc::new(Mutex::new(accounts));
         let played = Arc::clone(&accounts);
         tokio::spawn(async move {
@@ -247,4 +254,29 @@ async fn a_start_has_the_journals_clock_and_sets_aside_what_it_could_not_read() 
     assert_eq!(recorder.last_reading(), Some(reading()));
     assert_eq!(recorder.take_past().entries, [entry("a")]);
     assert!(!damaged.exists() && damaged.with_extension("log.damaged").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_read_late_is_taken_in_before_anything_is_appended_or_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::new(dir.path(), None).append(reading(), &[entry("before")]).unwrap();
+    let mut recorder = Beginning::begin(dir.path(), JUNE).recorder().await.unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let directory = dir.path().to_owned();
+    recorder.journal = Err(spawn_blocking(move || {
+        _ = released.recv();
+        ledger::read_journal(&directory)
+    }));
+    let world = World::of(dir, recorder).await;
+    world.accounts().changes.push(entry("since"));
+    world.accounts().wait(fold("since"));
+    world.close(10).await;
+    assert_eq!(world.journaled(), [entry("before")], "neither appended to nor removed");
+    release.send(()).unwrap();
+    world.until("it goes on", async || world.journaled() == [entry("before"), entry("since")]).await;
+    let resumed: Vec<_> = world.accounts().resumed.iter().flat_map(|past| past.entries.clone()).collect();
+    assert_eq!(resumed, [entry("before")]);
+    world.accounts().wait(fold("before"));
+    world.close(20).await;
+    world.until("the store has all of it", async || world.journaled().is_empty()).await;
 }
