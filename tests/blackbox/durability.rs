@@ -20,16 +20,6 @@ fn basic(origin: impl ToOrigin) -> Setup {
     Lockgate::serving(SITE, origin).plan("basic").clock_stopped(NOON)
 }
 
-/// Sends `count` requests within the bucket in which the clock stands, and closes it.
-#[track_caller]
-fn fill_bucket(gate: &Lockgate, count: usize) {
-    gate.get_many(SITE, count);
-    // Every worker ships what it has; a busy machine would be late otherwise, and the day amended.
-    gate.metrics();
-    gate.clock().advance(10);
-    gate.await_metric("lockgate_domain_qps", &DOMAIN, count as f64 / 10.0);
-}
-
 /// Longer than a count takes to the journal: what arrived before this is in it.
 fn let_the_journal_have_it() {
     thread::sleep(Duration::from_secs(1));
@@ -77,7 +67,7 @@ fn series(gate: &Lockgate) -> Vec<(UnixTime, u64)> {
 #[test]
 fn a_process_killed_in_mid_bucket_goes_on_in_it() {
     let mut gate = basic(Scripted::ok("")).start();
-    fill_bucket(&gate, 150);
+    fill_bucket(&gate, SITE, 150);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
     gate.get_many(SITE, 90);
     let_the_journal_have_it();
@@ -166,8 +156,8 @@ fn a_kill_under_load_costs_less_than_a_second() {
 #[test]
 fn a_day_that_ends_is_sealed_and_what_comes_late_amends_it() {
     let mut gate = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped("2026-06-01 23:59:40").start();
-    fill_bucket(&gate, 115);
-    fill_bucket(&gate, 20);
+    fill_bucket(&gate, SITE, 115);
+    fill_bucket(&gate, SITE, 20);
     let first = ("2026-06-01".to_owned(), 115, 135, 10);
     assert_eq!(await_records(&gate, 1), std::slice::from_ref(&first));
     assert_eq!(records(&gate)[0].facts.limit_qps, Some(10));
@@ -186,13 +176,13 @@ fn a_day_that_ends_is_sealed_and_what_comes_late_amends_it() {
 #[test]
 fn days_missed_while_nobody_was_there_are_sealed_at_start_and_idle_ones_leave_none() {
     let mut gate = basic(Scripted::ok("")).start();
-    fill_bucket(&gate, 50);
+    fill_bucket(&gate, SITE, 50);
     let_the_journal_have_it();
     gate.kill();
     gate.clock().stop_at("2026-06-05 08:00:00");
     gate.start_again();
     assert_eq!(await_records(&gate, 1), [("2026-06-01".to_owned(), 50, 50, 0)]);
-    fill_bucket(&gate, 3);
+    fill_bucket(&gate, SITE, 3);
     gate.clock().stop_at("2026-06-06 00:00:00");
     assert_eq!(await_records(&gate, 2)[1], ("2026-06-05".to_owned(), 3, 3, 0));
 }
@@ -203,10 +193,10 @@ fn days_missed_while_nobody_was_there_are_sealed_at_start_and_idle_ones_leave_no
 fn a_day_of_another_length_is_one_record(#[case] begin: &str, #[case] hours: i64) {
     let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").set("timezone", "'Europe/Berlin'");
     let gate = setup.clock_stopped(begin).start();
-    fill_bucket(&gate, 120);
+    fill_bucket(&gate, SITE, 120);
     // To the last bucket of the day, an hour early or late by the clock's count of hours.
     gate.clock().advance(hours * 3600 - 1800 - 30);
-    fill_bucket(&gate, 5);
+    fill_bucket(&gate, SITE, 5);
     assert_eq!(records(&gate), []);
     gate.clock().advance(10);
     let [(_, peak, requests, throttled)] = &await_records(&gate, 1)[..] else { panic!() };
@@ -219,7 +209,7 @@ fn a_day_of_another_length_is_one_record(#[case] begin: &str, #[case] hours: i64
 fn a_domain_that_comes_back_after_a_restart_finds_its_window() {
     let origin = Scripted::ok("");
     let mut gate = basic(&origin).domain("other.example.test", &origin).start();
-    fill_bucket(&gate, 115);
+    fill_bucket(&gate, SITE, 115);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
     gate.reconfigure(|setup| setup.without_domain(SITE));
     let_the_journal_have_it();
@@ -233,7 +223,7 @@ fn a_domain_that_comes_back_after_a_restart_finds_its_window() {
 #[test]
 fn a_verdict_ends_when_it_would_have_although_nobody_was_there() {
     let mut gate = basic(Scripted::ok("")).start();
-    fill_bucket(&gate, 115);
+    fill_bucket(&gate, SITE, 115);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
     let_the_journal_have_it();
     gate.kill();
@@ -249,9 +239,9 @@ fn a_verdict_ends_when_it_would_have_although_nobody_was_there() {
 #[test]
 fn another_zone_after_a_restart_counts_from_now_on() {
     let mut gate = Lockgate::serving(SITE, Scripted::ok("")).clock_stopped("2026-06-01 15:00:00").start();
-    fill_bucket(&gate, 50);
+    fill_bucket(&gate, SITE, 50);
     gate.clock().stop_at("2026-06-01 17:00:00");
-    fill_bucket(&gate, 20);
+    fill_bucket(&gate, SITE, 20);
     let_the_journal_have_it();
     gate.kill();
     // In Shanghai it has been 2 June since 16:00 UTC.
@@ -267,14 +257,14 @@ fn another_zone_after_a_restart_counts_from_now_on() {
 #[case::empty_pages(|database: &[u8]| [&database[..100], &vec![0; database.len() - 100][..]].concat())]
 fn a_damaged_database_is_set_aside_and_replaced(#[case] damage: fn(&[u8]) -> Vec<u8>) {
     let mut gate = basic(Scripted::ok("")).expect_error("database").start();
-    fill_bucket(&gate, 50);
+    fill_bucket(&gate, SITE, 50);
     let_the_journal_have_it();
     gate.stop();
     let file = gate.data_dir().join(FILE);
     fs::write(&file, damage(&fs::read(&file).unwrap())).unwrap();
     gate.start_again();
     gate.await_log(&["lockgate.db.damaged-"]);
-    fill_bucket(&gate, 30);
+    fill_bucket(&gate, SITE, 30);
     eventually("counts in the new database", || (series(&gate).len() == 1).then_some(()));
     let names: Vec<_> = fs::read_dir(gate.data_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(names.iter().any(|name| name.to_string_lossy().starts_with("lockgate.db.damaged-")), "{names:?}");
@@ -301,7 +291,7 @@ fn a_database_of_a_newer_lockgate_is_not_touched() {
 #[test]
 fn a_database_that_another_process_holds_keeps_nobody_waiting() {
     let mut gate = basic(Scripted::ok("")).expect_error("database").start();
-    fill_bucket(&gate, 150);
+    fill_bucket(&gate, SITE, 150);
     let_the_journal_have_it();
     gate.stop();
     let file = gate.data_dir().join(FILE);

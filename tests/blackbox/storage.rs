@@ -21,15 +21,6 @@ fn on_a_bad_disk() -> Setup {
     setup.disk().expect_error("journal").expect_error("database").expect_error("lockgate.db")
 }
 
-#[track_caller]
-fn fill_bucket(gate: &Lockgate, count: usize) {
-    gate.get_many(SITE, count);
-    // Every worker ships what it has; a busy machine would be late otherwise, and the day amended.
-    gate.metrics();
-    gate.clock().advance(10);
-    gate.await_metric("lockgate_domain_qps", &DOMAIN, count as f64 / 10.0);
-}
-
 fn errors(gate: &Lockgate, operation: &str) -> f64 {
     gate.metric("lockgate_store_errors_total", &[("operation", operation)]).unwrap_or(0.0)
 }
@@ -75,17 +66,17 @@ fn await_stored(data_dir: &Path, counts: &[u64]) {
 #[case::broken(Disk::broken)]
 fn a_disk_that_fails_for_long_costs_nothing(#[case] fail: fn(&Disk)) {
     let mut gate = on_a_bad_disk().start();
-    fill_bucket(&gate, 20);
+    fill_bucket(&gate, SITE, 20);
     await_stored(&gate.data_dir(), &[20]);
     fail(gate.disk());
-    fill_bucket(&gate, 30);
-    fill_bucket(&gate, 150);
+    fill_bucket(&gate, SITE, 30);
+    fill_bucket(&gate, SITE, 150);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
     gate.await_metric("lockgate_domain_peak_qps", &DOMAIN, 15.0);
     eventually("both are said to fail", || {
         (errors(&gate, "journal") > 0.0 && errors(&gate, "fold") > 0.0).then_some(())
     });
-    fill_bucket(&gate, 40);
+    fill_bucket(&gate, SITE, 40);
     assert!(gate.metric("lockgate_store_backlog_buckets", &[]).unwrap() > 0.0);
     assert_eq!(gate.count_log(&[" ERROR ", "journal"]), 1, "an outage is told once");
     gate.disk().well();
@@ -103,11 +94,11 @@ fn a_disk_that_fails_for_long_costs_nothing(#[case] fail: fn(&Disk)) {
 fn a_disk_that_fails_over_midnight_costs_no_record_a_request() {
     let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped("2026-06-01 23:59:40").disk();
     let gate = setup.expect_error("journal").expect_error("lockgate.db").start();
-    fill_bucket(&gate, 20);
+    fill_bucket(&gate, SITE, 20);
     await_stored(&gate.data_dir(), &[20]);
     gate.disk().full();
     // Closed together with the day: storing it fails when the day is to be sealed.
-    fill_bucket(&gate, 40);
+    fill_bucket(&gate, SITE, 40);
     eventually("the failure", || (errors(&gate, "fold") > 0.0).then_some(()));
     gate.disk().well();
     await_stored(&gate.data_dir(), &[20, 40]);
@@ -120,11 +111,11 @@ fn a_disk_that_fails_over_midnight_costs_no_record_a_request() {
 #[case::every_even_one_tears(Disk::tear_nth, 2)]
 fn one_call_that_fails_costs_nothing_whichever_it_is(#[case] fail_nth: fn(&Disk, i64, Errno), #[case] first: i64) {
     let mut gate = on_a_bad_disk().start();
-    fill_bucket(&gate, 1);
+    fill_bucket(&gate, SITE, 1);
     let mut sent = vec![1];
     // More calls than a bucket takes from its first request to the end of the journal's file that had it.
     let before = gate.disk().calls();
-    fill_bucket(&gate, 2);
+    fill_bucket(&gate, SITE, 2);
     sent.push(2);
     await_stored(&gate.data_dir(), &sent);
     let calls = gate.disk().calls() - before;
@@ -133,7 +124,7 @@ fn one_call_that_fails_costs_nothing_whichever_it_is(#[case] fail_nth: fn(&Disk,
         fail_nth(gate.disk(), n, if n % 4 < 2 { Errno::NOSPC } else { Errno::IO });
         while gate.disk().is_armed() {
             let count = 2 + sent.len() % 2;
-            fill_bucket(&gate, count);
+            fill_bucket(&gate, SITE, count);
             sent.push(count as u64);
         }
     }
@@ -150,13 +141,13 @@ fn one_call_that_fails_costs_nothing_whichever_it_is(#[case] fail_nth: fn(&Disk,
 #[test]
 fn a_start_on_a_full_disk_serves_and_stores_later() {
     let mut gate = on_a_bad_disk().start();
-    fill_bucket(&gate, 150);
+    fill_bucket(&gate, SITE, 150);
     await_stored(&gate.data_dir(), &[150]);
     gate.stop();
     gate.disk().full();
     gate.start_again();
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
-    fill_bucket(&gate, 12);
+    fill_bucket(&gate, SITE, 12);
     gate.disk().well();
     await_stored(&gate.data_dir(), &[150, 12]);
 }
@@ -194,11 +185,11 @@ fn a_file_system_that_fills_up_costs_nothing() {
     let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
     let setup = setup.set("data_dir", &format!("'{}'", data_dir.display()));
     let gate = setup.expect_error("journal").expect_error("lockgate.db").start();
-    fill_bucket(&gate, 20);
+    fill_bucket(&gate, SITE, 20);
     await_stored(&data_dir, &[20]);
     let ballast = disk.0.join("ballast");
     fs::write(&ballast, vec![1; 4 << 20]).unwrap_err();
-    fill_bucket(&gate, 150);
+    fill_bucket(&gate, SITE, 150);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
     eventually("a failure", || (errors(&gate, "journal") + errors(&gate, "fold") > 0.0).then_some(()));
     fs::remove_file(&ballast).unwrap();
@@ -217,13 +208,13 @@ fn a_start_on_a_read_only_file_system_serves_and_stores_later() {
     let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
     let setup = setup.set("data_dir", &format!("'{}'", data_dir.display())).expect_error("control.sock");
     let mut gate = setup.expect_error("journal").expect_error("lockgate.db").start();
-    fill_bucket(&gate, 150);
+    fill_bucket(&gate, SITE, 150);
     await_stored(&data_dir, &[150]);
     gate.stop();
     disk.remount("ro");
     gate.start_again();
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
-    fill_bucket(&gate, 12);
+    fill_bucket(&gate, SITE, 12);
     disk.remount("rw");
     await_stored(&data_dir, &[150, 12]);
     // With the database open it has more descriptors than it began with.

@@ -56,28 +56,18 @@ fn await_sealed(gate: &Lockgate, date: &str, record: u64) -> Value {
     })
 }
 
-/// Sends `count` requests within the bucket in which the clock stands, and waits until they are shown.
-#[track_caller]
-fn fill_bucket(gate: &Lockgate, count: usize) {
-    gate.get_many(SITE, count);
-    // Every worker ships what it has; a busy machine would be late otherwise, and the day amended.
-    gate.metrics();
-    gate.clock().advance(10);
-    gate.await_metric("lockgate_domain_qps", &DOMAIN, count as f64 / 10.0);
-}
-
 #[test]
 fn usage_of_three_days_is_shown_exported_and_verified() {
     let gate = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON).start();
-    fill_bucket(&gate, 115);
+    fill_bucket(&gate, SITE, 115);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
     gate.clock().stop_at("2026-06-02 13:00:00");
     await_sealed(&gate, "2026-06-01", 1);
-    fill_bucket(&gate, 20);
-    fill_bucket(&gate, 30);
+    fill_bucket(&gate, SITE, 20);
+    fill_bucket(&gate, SITE, 30);
     gate.clock().stop_at("2026-06-03 14:00:00");
     await_sealed(&gate, "2026-06-02", 2);
-    fill_bucket(&gate, 4);
+    fill_bucket(&gate, SITE, 4);
     // The limit is known as soon as the store has the bucket.
     eventually("the third day", || days(&gate).get(2).filter(|day| day["limit_qps"] == 10).cloned());
 
@@ -156,9 +146,9 @@ fn usage_of_a_killed_process_has_what_only_the_journal_has() {
 fn usage_of_days(#[case] first: &str, #[case] last: &str, #[case] date: &str, #[case] peak_at: &str) {
     let setup = Lockgate::serving(SITE, Scripted::ok("")).set("timezone", "'Europe/Berlin'");
     let gate = setup.clock_stopped(first).start();
-    fill_bucket(&gate, 5);
+    fill_bucket(&gate, SITE, 5);
     gate.clock().stop_at(last);
-    fill_bucket(&gate, 7);
+    fill_bucket(&gate, SITE, 7);
     let day = await_sealed(&gate, date, 1);
     assert_eq!((&day["requests"], &day["peak_at"]), (&json!(12), &json!(peak_at)));
     assert_eq!(day["zone"], "Europe/Berlin");
@@ -173,12 +163,12 @@ fn usage_of_days(#[case] first: &str, #[case] last: &str, #[case] date: &str, #[
 #[test]
 fn usage_that_arrives_late_amends_the_day() {
     let gate = Lockgate::serving(SITE, Scripted::ok("")).clock_stopped(NOON).start();
-    fill_bucket(&gate, 10);
+    fill_bucket(&gate, SITE, 10);
     gate.clock().stop_at("2026-06-02 12:00:00");
     await_sealed(&gate, "2026-06-01", 1);
     // The clock goes back into the day that is sealed already.
     gate.clock().stop_at("2026-06-01 13:00:00");
-    fill_bucket(&gate, 25);
+    fill_bucket(&gate, SITE, 25);
     eventually("the day goes on", || days(&gate).into_iter().find(|day| day["sealed"] == false));
     gate.clock().stop_at("2026-06-02 12:00:10");
     let day = await_sealed(&gate, "2026-06-01", 2);

@@ -72,3 +72,13 @@ fn before(line: &str, word: &str) -> u64 {
     let number = line.split(word).next().and_then(|left| left.rsplit([' ', ',']).next()?.parse().ok());
     number.unwrap_or_else(|| panic!("no number before {word:?} in {line:?}"))
 }
+
+/// Sends `count` requests within the bucket in which the clock stands, closes it, and waits until it is judged.
+#[track_caller]
+pub fn fill_bucket(gate: &Lockgate, name: &str, count: usize) {
+    gate.get_many(name, count);
+    // Every worker ships what it has; a busy machine would be late otherwise, and a day amended.
+    gate.metrics();
+    gate.clock().advance(10);
+    gate.await_metric("lockgate_domain_qps", &[("domain", name)], count as f64 / 10.0);
+}

@@ -31,7 +31,7 @@ pub use answer::{Answer, read_answer};
 pub use clock::utc;
 pub use disk::Disk;
 pub use h2::H2;
-pub use load::{Load, h2load, h2load_at, wrk};
+pub use load::{Load, fill_bucket, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
