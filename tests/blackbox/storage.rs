@@ -9,6 +9,7 @@ use lockgate::meter::Bucket;
 use lockgate::store::Store;
 use rstest::rstest;
 use rustix::io::Errno;
+use tempfile::TempDir;
 
 use crate::harness::*;
 
@@ -152,42 +153,51 @@ fn a_start_on_a_full_disk_serves_and_stores_later() {
     await_stored(&gate.data_dir(), &[150, 12]);
 }
 
-/// A file system of its own, one mebibyte large.
-struct SmallDisk(PathBuf);
+/// A file system of its own, one mebibyte large, in a folder of its own.
+struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// `None` where nobody may mount one.
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let mounted = run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at));
-        (mounted.code == 0).then(|| Self(at.to_owned()))
+    fn mount() -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        let mounted = run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder.path()));
+        if mounted.code != 0 {
+            eprintln!("not tried: this user may not mount a file system");
+            return None;
+        }
+        Some(Self(folder))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A proxy that keeps its data on it.
+    fn serving(&self) -> Setup {
+        let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
+        let setup = setup.set("data_dir", &format!("'{}'", self.path("data").display()));
+        setup.expect_error("journal").expect_error("lockgate.db")
     }
 
     fn remount(&self, how: &str) {
-        assert_eq!(run(Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(&self.0)).code, 0);
+        assert_eq!(run(Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(self.0.path())).code, 0);
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(&self.0));
+        run(Command::new("umount").arg("-l").arg(self.0.path()));
     }
 }
 
 #[test]
 fn a_file_system_that_fills_up_costs_nothing() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let Some(disk) = SmallDisk::mount(&folder.path().join("small")) else {
-        eprintln!("not tried: this user may not mount a file system");
-        return;
-    };
-    let data_dir = disk.0.join("data");
-    let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
-    let setup = setup.set("data_dir", &format!("'{}'", data_dir.display()));
-    let gate = setup.expect_error("journal").expect_error("lockgate.db").start();
+    let Some(disk) = SmallDisk::mount() else { return };
+    let data_dir = disk.path("data");
+    let gate = disk.serving().start();
     fill_bucket(&gate, SITE, 20);
     await_stored(&data_dir, &[20]);
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.path("ballast");
     fs::write(&ballast, vec![1; 4 << 20]).unwrap_err();
     fill_bucket(&gate, SITE, 150);
     gate.await_metric("lockgate_domain_throttled", &DOMAIN, 1.0);
@@ -199,15 +209,9 @@ fn a_file_system_that_fills_up_costs_nothing() {
 
 #[test]
 fn a_start_on_a_read_only_file_system_serves_and_stores_later() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let Some(disk) = SmallDisk::mount(&folder.path().join("small")) else {
-        eprintln!("not tried: this user may not mount a file system");
-        return;
-    };
-    let data_dir = disk.0.join("data");
-    let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
-    let setup = setup.set("data_dir", &format!("'{}'", data_dir.display())).expect_error("control.sock");
-    let mut gate = setup.expect_error("journal").expect_error("lockgate.db").start();
+    let Some(disk) = SmallDisk::mount() else { return };
+    let data_dir = disk.path("data");
+    let mut gate = disk.serving().expect_error("control.sock").start();
     fill_bucket(&gate, SITE, 150);
     await_stored(&data_dir, &[150]);
     gate.stop();
