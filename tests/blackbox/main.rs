@@ -21,6 +21,7 @@ mod framing;
 mod limits;
 mod metering;
 mod origins;
+mod outside;
 mod patience;
 mod plain;
 mod recommend;

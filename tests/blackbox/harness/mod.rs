@@ -5,19 +5,27 @@
 //! - [`Pki`], [`Leaf`]: a certification authority and what it issues, with any names, dates and keys.
 //! - [`Nginx`], [`Scripted`]: a real origin for real traffic, and one that does exactly what a test tells it to.
 //! - [`Disk`]: the program's data directory on a disk that fails when told to.
+//! - [`Pebble`]: a real ACME server; [`FaultCa`]: one in the test's process that errs as a [`Fault`] says.
+//! - [`ChallTestSrv`]: a DNS server that answers what a test puts in; [`Bind`]: a real one that is updated over DNS;
+//!   [`dns_query`]: what a server says of a name.
 //! - [`TlsClient`], [`Connection`], [`H2`], `curl`, [`Load`]: clients, from single bytes to thousands of requests.
 //!
 //! Nothing here sleeps for a guess: whatever takes time is polled by [`eventually`] under a limit.
 
 mod answer;
+mod bind;
+mod challtestsrv;
 mod clock;
 mod curl;
 mod disk;
+mod dns;
+mod fault_ca;
 mod h2;
 mod load;
 mod lockgate;
 mod metrics;
 mod nginx;
+mod pebble;
 mod pki;
 mod process;
 mod scripted;
@@ -28,14 +36,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use answer::{Answer, read_answer};
+pub use bind::Bind;
+pub use challtestsrv::ChallTestSrv;
 pub use clock::utc;
+pub use curl::Curl;
 pub use disk::Disk;
+pub use dns::dns_query;
+pub use fault_ca::{Fault, FaultCa, Resource, RetryAfter};
 pub use h2::H2;
 pub use load::{Load, fill_bucket, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
-pub use pki::{Leaf, Pki};
+pub use pebble::Pebble;
+pub use pki::{Leaf, Pki, Presented};
 pub use process::{Output, Process, lockgate, program, run};
 pub use scripted::{Scripted, response};
 pub use setup::{Setup, ToOrigin};

@@ -1,10 +1,11 @@
 //! A real nginx as the origin.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -106,10 +107,20 @@ impl Nginx {
     }
 }
 
-/// A port that was free a moment ago, below those that the system hands out by itself: no outgoing connection of
-/// another test takes it in between, and each process begins at another place.
+/// A port that was free a moment ago, for TCP and UDP, below those that the system hands out by itself: no outgoing
+/// connection of another test takes it in between. Each process begins at another place and asks for each port once.
 pub fn free_port() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 12_000).expect("small");
-    let free = (first..32_000).chain(20_000..first).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    /// Ports between the beginnings of two processes of which one was started after the other.
+    const STRIDE: u32 = 37;
+    let begin = std::process::id().wrapping_mul(STRIDE);
+    let free = (0..COUNT).find_map(|_| {
+        let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + begin.wrapping_add(asked) % COUNT).expect("below 32,000");
+        let is_free = TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        is_free.then_some(port)
+    });
     free.expect("a free port")
 }
