@@ -19,6 +19,10 @@ pub enum AlertKind {
     FallbackEnded,
     /// The domain's own certificate has expired.
     CertificateExpired,
+    /// A certificate was issued.
+    CertificateIssued,
+    /// One that was ordered was not.
+    IssuanceFailed,
 }
 
 impl AlertKind {
@@ -31,6 +35,8 @@ impl AlertKind {
             Self::FallbackInstalled => "fallback_installed",
             Self::FallbackEnded => "fallback_ended",
             Self::CertificateExpired => "certificate_expired",
+            Self::CertificateIssued => "certificate_issued",
+            Self::IssuanceFailed => "issuance_failed",
         }
     }
 }

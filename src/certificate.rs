@@ -10,7 +10,10 @@ pub(crate) mod fixture;
 mod intermediate;
 mod key;
 mod leaf;
+mod opened;
 mod pem;
+pub mod proof;
+mod sealed;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,10 +25,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::error::X509Error;
 use zeroize::Zeroize;
 
+use sealed::Sealed;
+
 pub use choice::{CertificateSet, Choice, LastResort, Ranks, Source, Standing};
 pub use error::{CertificateError, PairFile};
-pub use key::KeyKind;
-use leaf::Leaf;
+pub(crate) use intermediate::share as share_intermediate;
+pub use key::{KeyKind, context_of_leaf as key_context_of_leaf, context_of_spki as key_context_of_spki};
+pub use leaf::Facts;
+pub use opened::{OpenedKeys, OpensKeys, key_changes};
+pub use proof::{ProofError, prove};
 
 use crate::clock::UnixTime;
 use crate::name::DomainName;
@@ -47,7 +55,20 @@ pub struct PairPaths {
 
 /// A chain and its key: the leaf's facts, parsed once, and what a handshake needs.
 pub struct Certificate {
-    leaf: Leaf,
+    leaf: Facts,
+    pair: Pair,
+}
+
+/// The chain and its key, by where they come from.
+enum Pair {
+    /// Files, or made here: kept whole. In a box, so that a sealed one, of which there are many, is no larger for it.
+    Plain(Box<Plain>),
+    /// The store: sealed.
+    Sealed(Sealed),
+}
+
+/// Chain and key that are there for as long as the certificate is.
+struct Plain {
     /// Chain and key until the first handshake, which takes them: kept twice, they would be half of the memory.
     closed: Mutex<Option<Closed>>,
     /// `None` inside: the key turned out not to open. Then it never will, and is not tried again.
@@ -97,7 +118,27 @@ impl Certificate {
             *der = intermediate::share(std::mem::replace(der, CertificateDer::from_slice(&[]))).map_err(bad)?;
         }
         key::check_fits(&closed.key, &public, leaf.key_kind, rest)?;
-        Ok(Self { leaf, closed: Mutex::new(Some(closed)), opened: OnceLock::new() })
+        Ok(Self {
+            leaf,
+            pair: Pair::Plain(Box::new(Plain { closed: Mutex::new(Some(closed)), opened: OnceLock::new() })),
+        })
+    }
+
+    /// One out of the store, whose facts are known and whose key is sealed: nothing of it is parsed, and nothing
+    /// opened, before its first handshake. Then the leaf must say what `facts` do and the key must be the leaf's; if
+    /// not, it is as good as not there.
+    pub fn sealed(
+        facts: Facts,
+        chain: Vec<CertificateDer<'static>>,
+        sealed_key: Box<[u8]>,
+        keys: Arc<OpenedKeys>,
+    ) -> Self {
+        Self { leaf: facts, pair: Pair::Sealed(Sealed::new(chain, &sealed_key, keys)) }
+    }
+
+    /// All that the leaf says.
+    pub fn facts(&self) -> &Facts {
+        &self.leaf
     }
 
     /// The names it is for, in normal form: dNSName and iPAddress of the subject alternative names; the common name
@@ -138,8 +179,10 @@ impl Certificate {
 
     /// The chain as sent, leaf first: a copy.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|c| c.chain.clone());
-        closed.or_else(|| self.opened().map(|key| key.cert.clone())).unwrap_or_default()
+        match &self.pair {
+            Pair::Plain(plain) => plain.chain(),
+            Pair::Sealed(sealed) => sealed.chain(),
+        }
     }
 
     /// Whether it may be used at `now`: from the second of notBefore up to and including the second of notAfter.
@@ -158,30 +201,64 @@ impl Certificate {
         self.leaf.key_kind.signs_any(schemes)
     }
 
-    /// What rustls serves. The first call opens the key: tens of microseconds for ECDSA, hundreds for RSA.
-    /// `None`: the key does not open.
+    /// What rustls serves. Takes no lock if the key is open. The call that opens it takes tens of microseconds for
+    /// ECDSA, hundreds for RSA. `None`: the key does not open.
     pub fn certified_key(&self) -> Option<Arc<CertifiedKey>> {
-        self.opened().cloned()
+        match &self.pair {
+            Pair::Plain(plain) => plain.opened().cloned(),
+            Pair::Sealed(sealed) => sealed.certified_key(&self.leaf),
+        }
     }
 
     /// Opens the key now, so that a damaged private half is found before a handshake needs it.
     ///
     /// # Errors
-    /// [`CertificateError::BadKey`].
+    /// [`CertificateError::BadKey`]; [`CertificateError::SealedKey`] if it comes from the store.
     pub fn open(&self) -> Result<(), CertificateError> {
-        self.opened().map(|_| ()).ok_or(CertificateError::BadKey)
+        let error = match self.pair {
+            Pair::Plain(_) => CertificateError::BadKey,
+            Pair::Sealed(_) => CertificateError::SealedKey,
+        };
+        self.certified_key().map(|_| ()).ok_or(error)
+    }
+
+    /// Whether the key has never been asked for.
+    #[cfg(test)]
+    fn is_closed(&self) -> bool {
+        matches!(&self.pair, Pair::Plain(plain) if plain.opened.get().is_none())
     }
 
     /// Whether the key is known not to open; `false` as long as nobody tried.
     fn is_known_broken(&self) -> bool {
-        matches!(self.opened.get(), Some(None))
+        match &self.pair {
+            Pair::Plain(plain) => matches!(plain.opened.get(), Some(None)),
+            Pair::Sealed(sealed) => sealed.is_known_broken(),
+        }
+    }
+}
+
+/// What the certificate `leaf` says about itself.
+///
+/// # Errors
+/// [`CertificateError::BadCertificate`], [`CertificateError::UnsupportedKey`].
+pub fn facts_of(leaf: &CertificateDer<'_>) -> Result<Facts, CertificateError> {
+    leaf::parse(leaf).map(|(facts, _)| facts)
+}
+
+impl Plain {
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|c| c.chain.clone());
+        closed.or_else(|| self.opened().map(|key| key.cert.clone())).unwrap_or_default()
     }
 
     fn opened(&self) -> Option<&Arc<CertifiedKey>> {
         let open = || {
             let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-            let key = key::open(&closed.key, closed.chain.first()?)?;
-            Some(Arc::new(CertifiedKey::new(std::mem::take(&mut closed.chain), key)))
+            let key = key::open(&closed.key, closed.chain.first()?);
+            if key.is_none() {
+                opened::note_change();
+            }
+            Some(Arc::new(CertifiedKey::new(std::mem::take(&mut closed.chain), key?)))
         };
         self.opened.get_or_init(open).as_ref()
     }

@@ -6,25 +6,38 @@
 //! reader       takes values out of tables and reports what is unknown, missing or of the wrong kind
 //! values       durations, sizes, addresses, words
 //! listen limits domain origin include     the parts of the file
+//! acme authority dns on_demand group vault     the parts that say who issues certificates, and who opens their keys
+//! secret command url     files and variables that hold secrets, programs, those who are asked
+//! notes        what is right but may not be meant
 //! problems     gathers what is wrong, so that all of it is reported together
 //! diagnostic   one thing wrong, and how it is shown
 //! source       files, lines, places
 //! ```
 
+mod acme;
+mod authority;
+mod command;
 mod diagnostic;
+mod dns;
 mod domain;
+mod group;
 mod include;
 mod keys;
 mod limits;
 mod listen;
 mod load;
+mod notes;
+mod on_demand;
 mod origin;
 mod problems;
 mod reader;
+mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
+mod url;
 mod values;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +51,7 @@ use jiff::tz::TimeZone;
 
 use crate::access::Format;
 use crate::certificate::PairPaths;
+use crate::issuance::{Acme, CertificateSpec, KeySource};
 use crate::name::DomainName;
 use crate::plan::Plan;
 use crate::site::SiteSpec;
@@ -79,8 +93,14 @@ pub struct Config {
     pub plans: BTreeMap<String, Plan>,
     /// The operator's own last-but-one resort.
     pub fallback: Option<PairPaths>,
+    /// Who issues certificates, and how: `[acme]`, if it is written.
+    pub acme: Option<Acme>,
+    /// Who can open the keys that are kept: `[vault]`.
+    pub vault: KeySource,
     /// The domains, in the order written, names unique.
     pub domains: Vec<SiteSpec>,
+    /// Certificates for several names, in the order written; no name is in two of them.
+    pub groups: Vec<CertificateSpec>,
 }
 
 /// What to do at start about a certificate pair that cannot be used.

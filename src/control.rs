@@ -1,5 +1,7 @@
 //! The pen: the only writer of the world. What is wanted -> certificates and living parts -> snapshot -> publish.
 
+mod kept;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -7,6 +9,8 @@ use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::certificate::{Certificate, CertificateSet, PairPaths, Ranks};
+use crate::issuance::subject::{Subject, subjects};
+use crate::issuance::{Acme, CertificateSpec};
 use crate::issuer::InternalCa;
 use crate::meter::Slot;
 use crate::name::{DomainName, TenantId};
@@ -14,7 +18,9 @@ use crate::origin::client_config;
 use crate::pairs::{PairError, PairFiles};
 use crate::site::{Origin, OriginSpec, Scheme, Site, SiteSpec};
 use crate::snapshot::{Limits, Live, Snapshot};
+use crate::store::inventory::{CertificateId, Role};
 use crate::throttle::Throttle;
+pub use kept::{Kept, KeptCertificates};
 
 /// Certificate pairs looked at per call of [`Control::poll_pairs`]: a hundred thousand take ten calls.
 const PAIRS_PER_POLL: usize = 10_000;
@@ -28,12 +34,18 @@ pub struct Blueprint {
     pub default: Option<DomainName>,
     /// The operator's own last-but-one resort.
     pub fallback: Option<PairPaths>,
+    /// Who issues certificates, if anybody does.
+    pub acme: Option<Arc<Acme>>,
+    /// Certificates for several names.
+    pub groups: Vec<Arc<CertificateSpec>>,
     /// What clients may take.
     pub limits: Limits,
     /// Peers whose forwarding headers are kept.
     pub trusted_proxies: Arc<[IpNet]>,
     /// The port that redirects name.
     pub redirect_port: Option<u16>,
+    /// Whether anybody listens where an authority would look for a file.
+    pub has_http_listener: bool,
 }
 
 /// Why a world cannot be.
@@ -63,6 +75,37 @@ pub struct ReloadOutcome {
 /// A request to read the configuration again.
 pub type AskReload = tokio::sync::oneshot::Sender<ReloadOutcome>;
 
+/// A certificate that somebody wants now: for a subject of the configuration if there is only one name and it is one's,
+/// else for exactly these names, once.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WantedCertificate {
+    /// Never empty.
+    pub names: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ordered {
+    /// Whether it was issued.
+    pub ok: bool,
+    /// The certificate's number.
+    pub id: Option<i64>,
+    /// What was done; or what is wrong, in the authority's own words where they are its.
+    pub message: String,
+    /// The one thing to do about it.
+    pub advice: Option<String>,
+}
+
+impl Ordered {
+    /// Nothing was ordered.
+    pub fn refused(message: String) -> Self {
+        Self { ok: false, id: None, message, advice: None }
+    }
+}
+
+/// A request to issue.
+pub type AskIssuing = (WantedCertificate, tokio::sync::oneshot::Sender<Ordered>);
+
 /// A pair that could not be read when it was last tried.
 #[derive(Debug)]
 pub struct BrokenPair {
@@ -82,6 +125,14 @@ pub struct Control {
     blueprint: Blueprint,
     /// The last good reading of each pair: a broken one never replaces it.
     good: HashMap<PairPaths, Arc<Certificate>>,
+    /// The inventory.
+    kept: KeptCertificates,
+    /// What is to be issued.
+    subjects: Arc<[Arc<Subject>]>,
+    /// The subject of each domain that has one.
+    subject_of: HashMap<DomainName, Arc<Subject>>,
+    shelf: Shelf,
+    files_read: u64,
     watched: Vec<PairPaths>,
     next_watched: usize,
     /// Living parts, kept for every name ever served: usage belongs to the name.
@@ -107,6 +158,11 @@ impl Control {
             internal: Arc::new(InternalCa::new()),
             blueprint: Blueprint::default(),
             good: HashMap::new(),
+            kept: KeptCertificates::default(),
+            subjects: [].into(),
+            subject_of: HashMap::new(),
+            shelf: Shelf::default(),
+            files_read: 0,
             watched: Vec::new(),
             next_watched: 0,
             living: HashMap::new(),
@@ -139,9 +195,52 @@ impl Control {
         self.watched = watched;
         self.origins = origins;
         self.internal.forget_others(&blueprint.domains.iter().map(|spec| spec.name.clone()).collect());
+        self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref())
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        self.subject_of =
+            self.subjects.iter().flat_map(|it| it.required().map(|name| (name.clone(), Arc::clone(it)))).collect();
         self.blueprint = blueprint;
+        self.files_read += 1;
         self.publish();
         Ok(broken)
+    }
+
+    /// What is to be issued in the world as it is.
+    pub fn subjects(&self) -> &Arc<[Arc<Subject>]> {
+        &self.subjects
+    }
+
+    /// The world as it is wanted.
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+
+    /// Another number whenever certificate files, or what the operator wants, may have changed.
+    pub fn edition(&self) -> u64 {
+        self.files_read
+    }
+
+    /// The inventory, as far as it was taken in.
+    pub fn kept(&self) -> &KeptCertificates {
+        &self.kept
+    }
+
+    /// Takes certificates of the inventory in, and publishes what changes by them.
+    pub fn take_in(&mut self, kept: Vec<Arc<Kept>>) {
+        for kept in &kept {
+            self.kept.put(Arc::clone(kept));
+            self.shelf.put(kept.tenant.as_ref(), &kept.certificate);
+        }
+        self.publish_where(|spec| kept.iter().any(|kept| kept.certificate.covers(&spec.name)));
+    }
+
+    /// Takes certificates away that the inventory gave up.
+    pub fn give_up(&mut self, ids: &[CertificateId]) {
+        let gone: Vec<Arc<Kept>> = ids.iter().filter_map(|id| self.kept.remove(*id)).collect();
+        self.shelf = Shelf::of(&self.blueprint, &self.good, &self.kept);
+        self.publish_where(|spec| gone.iter().any(|kept| kept.certificate.covers(&spec.name)));
     }
 
     /// Looks whether certificate files have changed, reads those that have, and publishes if any is good. Call it once
@@ -157,6 +256,7 @@ impl Control {
         let (good, broken) = self.read(&changed);
         if !good.is_empty() {
             self.good.extend(good);
+            self.files_read += 1;
             self.publish();
         }
         broken
@@ -209,47 +309,19 @@ impl Control {
 
     /// Makes the snapshot of the present blueprint and certificates. Sites that are as they were keep their `Arc`s.
     fn publish(&mut self) {
-        let shelf = Shelf::of(&self.blueprint, &self.good);
-        let configured = self.blueprint.fallback.as_ref().and_then(|pair| self.good.get(pair)).cloned();
+        self.shelf = Shelf::of(&self.blueprint, &self.good, &self.kept);
+        self.publish_where(|_| true);
+    }
+
+    /// The same, where only the `affected` domains can have changed: the others are not looked at again.
+    fn publish_where(&mut self, affected: impl Fn(&SiteSpec) -> bool) {
         let mut sites = Vec::with_capacity(self.blueprint.domains.len());
-        for spec in &self.blueprint.domains {
-            let own: Vec<_> = spec.certificates.iter().filter_map(|pair| self.good.get(pair)).cloned().collect();
-            let store = shelf.others_for(spec, &own);
-            let ranks = Ranks { own, store, standby: Vec::new(), configured: configured.clone() };
-            let Some(origin) = self.origins.get(&spec.origin) else { continue };
-            let next_slot = Slot(u32::try_from(self.living.len()).unwrap_or(u32::MAX));
-            let living = self.living.entry(spec.name.shared()).or_insert_with(|| Living {
-                slot: next_slot,
-                throttle: Arc::default(),
-                built: None,
-            });
-            let site = match &living.built {
-                Some((built_spec, built_ranks, site))
-                    if **built_spec == **spec && same(built_ranks, &ranks) && Arc::ptr_eq(&site.origin, origin) =>
-                {
-                    Arc::clone(site)
-                }
-                _ => {
-                    let last_resort = Arc::clone(&self.internal) as _;
-                    Arc::new(Site {
-                        name: spec.name.clone(),
-                        tenant: spec.tenant.clone(),
-                        rate_limit_policy: spec.plan.as_ref().and_then(|plan| {
-                            HeaderValue::from_str(&format!("\"{}\";q={};w=1", plan.name, plan.max_qps)).ok()
-                        }),
-                        plan: spec.plan.clone(),
-                        certificates: CertificateSet::new(spec.name.clone(), ranks.clone(), last_resort),
-                        origin: Arc::clone(origin),
-                        hsts: spec.hsts.clone(),
-                        max_body_bytes: spec.max_body_bytes,
-                        timeouts: spec.timeouts,
-                        slot: living.slot,
-                        throttle: Arc::clone(&living.throttle),
-                    })
-                }
-            };
-            living.built = Some((Arc::clone(spec), ranks, Arc::clone(&site)));
-            sites.push(site);
+        for spec in &self.blueprint.domains.clone() {
+            let built = self.living.get(&*spec.name.shared()).and_then(|living| living.built.as_ref());
+            match built {
+                Some((_, _, site)) if !affected(spec) => sites.push(Arc::clone(site)),
+                _ => sites.extend(self.build(spec)),
+            }
         }
         let served: HashSet<&str> = self.blueprint.domains.iter().map(|spec| spec.name.as_str()).collect();
         for (name, living) in &mut self.living {
@@ -262,6 +334,64 @@ impl Control {
         snapshot.trusted_proxies = Arc::clone(&self.blueprint.trusted_proxies);
         snapshot.redirect_port = self.blueprint.redirect_port;
         self.live.publish(snapshot);
+    }
+
+    /// The site of a domain: the one that was there, if nothing about it is new. `None`: its origin is not open.
+    fn build(&mut self, spec: &Arc<SiteSpec>) -> Option<Arc<Site>> {
+        let ranks = self.ranks(spec);
+        let origin = self.origins.get(&spec.origin)?;
+        let next_slot = Slot(u32::try_from(self.living.len()).unwrap_or(u32::MAX));
+        let living = self.living.entry(spec.name.shared()).or_insert_with(|| Living {
+            slot: next_slot,
+            throttle: Arc::default(),
+            built: None,
+        });
+        let site = match &living.built {
+            Some((built_spec, built_ranks, site))
+                if **built_spec == **spec && same(built_ranks, &ranks) && Arc::ptr_eq(&site.origin, origin) =>
+            {
+                Arc::clone(site)
+            }
+            _ => {
+                let last_resort = Arc::clone(&self.internal) as _;
+                Arc::new(Site {
+                    name: spec.name.clone(),
+                    tenant: spec.tenant.clone(),
+                    rate_limit_policy: spec.plan.as_ref().and_then(|plan| {
+                        HeaderValue::from_str(&format!("\"{}\";q={};w=1", plan.name, plan.max_qps)).ok()
+                    }),
+                    plan: spec.plan.clone(),
+                    certificates: CertificateSet::new(spec.name.clone(), ranks.clone(), last_resort),
+                    origin: Arc::clone(origin),
+                    hsts: spec.hsts.clone(),
+                    max_body_bytes: spec.max_body_bytes,
+                    timeouts: spec.timeouts,
+                    slot: living.slot,
+                    throttle: Arc::clone(&living.throttle),
+                })
+            }
+        };
+        living.built = Some((Arc::clone(spec), ranks, Arc::clone(&site)));
+        Some(site)
+    }
+
+    /// The certificates of a domain by where they come from. Files are the domain's own; what was issued is, where
+    /// there are none, so that a user's own certificate wins at once, however old it is.
+    fn ranks(&self, spec: &SiteSpec) -> Ranks {
+        let mut own: Vec<_> = spec.certificates.iter().filter_map(|pair| self.good.get(pair)).cloned().collect();
+        let subject = self.subject_of.get(&spec.name).and_then(|subject| subject.names.first()).unwrap_or(&spec.name);
+        let ordered = |role| {
+            let of_role = move |kept: &&Arc<Kept>| kept.role == role && kept.tenant == spec.tenant;
+            self.kept.of(subject).iter().filter(of_role).map(|kept| Arc::clone(&kept.certificate))
+        };
+        // Of several only the last: what it replaced stands behind it, on the shelf.
+        if spec.certificates.is_empty() {
+            own.extend(ordered(Role::Own).last());
+        }
+        let standby: Vec<_> = ordered(Role::Standby).collect();
+        let store = self.shelf.others_for(spec, &[&own, &standby]);
+        let configured = self.blueprint.fallback.as_ref().and_then(|pair| self.good.get(pair)).cloned();
+        Ranks { own, store, standby, configured }
     }
 }
 
@@ -277,35 +407,41 @@ fn same(a: &Ranks, b: &Ranks) -> bool {
 }
 
 /// Every certificate by tenant and name, to find those that cover another domain of the same tenant.
-struct Shelf<'a> {
-    certificates: HashMap<(Option<&'a TenantId>, &'a str), Vec<&'a Arc<Certificate>>>,
+#[derive(Debug, Default)]
+struct Shelf {
+    certificates: HashMap<(Option<TenantId>, DomainName), Vec<Arc<Certificate>>>,
 }
 
-impl<'a> Shelf<'a> {
-    fn of(blueprint: &'a Blueprint, good: &'a HashMap<PairPaths, Arc<Certificate>>) -> Self {
-        let mut certificates: HashMap<_, Vec<_>> = HashMap::new();
+impl Shelf {
+    fn of(blueprint: &Blueprint, good: &HashMap<PairPaths, Arc<Certificate>>, kept: &KeptCertificates) -> Self {
+        let mut shelf = Self::default();
         for spec in &blueprint.domains {
             for certificate in spec.certificates.iter().filter_map(|pair| good.get(pair)) {
-                for name in certificate.names() {
-                    certificates.entry((spec.tenant.as_ref(), name.as_str())).or_default().push(certificate);
-                }
+                shelf.put(spec.tenant.as_ref(), certificate);
             }
         }
-        Self { certificates }
+        for kept in kept.all() {
+            shelf.put(kept.tenant.as_ref(), &kept.certificate);
+        }
+        shelf
     }
 
-    /// Those of the same tenant that cover the domain and are not its own.
-    fn others_for(&self, spec: &'a SiteSpec, own: &[Arc<Certificate>]) -> Vec<Arc<Certificate>> {
-        let tenant = spec.tenant.as_ref();
-        let name = spec.name.as_str();
-        let exact = self.certificates.get(&(tenant, name));
-        let over = name.split_once('.').filter(|_| spec.name.wildcard_parent().is_none());
-        let over = over.map(|(_, parent)| format!("*.{parent}"));
-        let wildcard = over.as_deref().and_then(|over| self.certificates.get(&(tenant, over)));
+    fn put(&mut self, tenant: Option<&TenantId>, certificate: &Arc<Certificate>) {
+        for name in certificate.names() {
+            let key = (tenant.cloned(), name.clone());
+            self.certificates.entry(key).or_default().push(Arc::clone(certificate));
+        }
+    }
+
+    /// Those of the same tenant that cover the domain and are none of the `known`.
+    fn others_for(&self, spec: &SiteSpec, known: &[&[Arc<Certificate>]]) -> Vec<Arc<Certificate>> {
+        let of = |name: DomainName| self.certificates.get(&(spec.tenant.clone(), name));
+        let over = spec.name.as_str().split_once('.').filter(|_| spec.name.wildcard_parent().is_none());
+        let wildcard = over.and_then(|(_, parent)| DomainName::parse(&format!("*.{parent}")).ok()).and_then(of);
         let mut others: Vec<Arc<Certificate>> = Vec::new();
-        for certificate in exact.into_iter().chain(wildcard).flatten() {
-            let is_known = |known: &Arc<Certificate>| Arc::ptr_eq(known, certificate);
-            if !own.iter().any(is_known) && !others.iter().any(is_known) {
+        for certificate in of(spec.name.clone()).into_iter().chain(wildcard).flatten() {
+            let is_it = |other: &Arc<Certificate>| Arc::ptr_eq(other, certificate);
+            if !known.iter().any(|known| known.iter().any(is_it)) && !others.iter().any(is_it) {
                 others.push(Arc::clone(certificate));
             }
         }

@@ -95,6 +95,11 @@ impl DomainName {
         self.text.strip_prefix("*.")
     }
 
+    /// For `example.com`: `*.example.com`. `None` for an address, a wildcard, or a name that is too long.
+    pub fn wildcard_below(&self) -> Option<Self> {
+        if self.kind == Kind::Exact { Self::parse(&format!("*.{}", self.text)).ok() } else { None }
+    }
+
     /// Whether requests for `host` (in normal form) are this domain's.
     pub fn covers(&self, host: &str) -> bool {
         pattern_covers(&self.text, host)

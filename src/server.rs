@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, Opts, Registry};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{self, Desk};
 use crate::clock::{self, Clock};
@@ -27,7 +27,10 @@ use crate::control::{AskReload, Control, ReloadOutcome};
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
 use crate::upkeep::alerts::Alerts;
+use crate::upkeep::custody::{self, Custody};
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
+use crate::upkeep::issuing::Issuing;
+use crate::upkeep::probe::Probe;
 use crate::upkeep::recorder::{Beginning, Gauges, Recording, Retention};
 use crate::upkeep::watch::Watch;
 use access_log::AccessLog;
@@ -45,6 +48,10 @@ const BACK_OFFICE_THREADS: usize = 2;
 const WATCH: Duration = Duration::from_secs(1);
 /// How long the end waits for the disk to take what was counted last.
 const WRITING_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start waits for the inventory: without it most domains would be served by the internal authority.
+const INVENTORY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for the vault's key, which may come over a network.
+const UNLOCKING_PATIENCE: Duration = Duration::from_secs(2);
 /// Questions that may wait for their answer.
 const MAX_WAITING_QUESTIONS: usize = 64;
 
@@ -127,6 +134,7 @@ struct Server {
     listening: Listening,
     recording: Recording,
     retention: watch::Sender<Retention>,
+    served_at: watch::Sender<Vec<SocketAddr>>,
     _house: House,
 }
 
@@ -138,6 +146,8 @@ impl Server {
         let file_limit = house::raise_file_limit();
         let registry = Registry::new();
         let metrics = |error: prometheus::Error| StartError::Machine(error.to_string());
+        let custody = Custody::new(&config.data_dir, config.vault.clone(), &registry).map_err(metrics)?;
+        let opening = custody.begin(clock::now());
         let counters = Arc::new(Counters::register(&registry).map_err(metrics)?);
         let reloads = register_reloads(&registry).map_err(metrics)?;
 
@@ -158,12 +168,22 @@ impl Server {
         };
 
         let mut control = Control::new(Arc::clone(&live));
+        let (mut contents, opening) = custody::within(INVENTORY_PATIENCE, opening)
+            .await
+            .map_err(|error| StartError::Machine(error.to_string()))?;
+        control
+            .take_in(contents.as_mut().map(|contents| std::mem::take(&mut contents.certificates)).unwrap_or_default());
         let broken = control
             .apply(blueprint(&config, addresses.https.first()))
             .map_err(|error| StartError::Machine(error.to_string()))?;
         report_broken(&loaded, &broken)?;
         let mut recorder = beginning.recorder().await.map_err(|error| StartError::Machine(error.to_string()))?;
         let clock = Arc::new(Clock::resuming(recorder.last_reading()));
+        let (late, opened) = mpsc::channel(1);
+        let (tried, unlocking) = oneshot::channel();
+        let internal = Arc::clone(control.internal());
+        tokio::spawn(Arc::clone(&custody).attend(opening, internal, Arc::clone(&clock), late, tried));
+        _ = timeout(UNLOCKING_PATIENCE, unlocking).await;
         let internal_root_pem = control.internal().root_pem(clock.read().now);
         let control = Arc::new(Mutex::new(control));
 
@@ -179,7 +199,25 @@ impl Server {
         let recording = recorder.start(errands, Arc::clone(&clock), retained, gauges);
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), Arc::clone(&counters), crew.max_connections())
             .map_err(|error| StartError::Machine(error.to_string()))?;
+        let (ask_issuing, asked_to_issue) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let mut issuing = Issuing::new(
+            Arc::clone(&custody),
+            Arc::clone(&control),
+            Arc::clone(&live),
+            Arc::clone(&shared.challenges),
+            Arc::clone(&clock),
+            Arc::clone(&alerts),
+            &registry,
+        )
+        .map_err(metrics)?;
+        if let Some(contents) = contents {
+            issuing.take_over(contents);
+        }
+        let (served_at, listeners) = watch::channel(addresses.https.clone());
+        let probe = Probe::new(Arc::clone(&live), Arc::clone(&clock), listeners, &registry).map_err(metrics)?;
         let (shipments, workers) = crew.start(&shared)?;
+        tokio::spawn(probe.run());
+        tokio::spawn(issuing.run(asked_to_issue, opened));
         let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
         tokio::spawn(harvest.run(Arc::clone(&clock), incoming));
         tokio::spawn(watch(Arc::clone(&control), Arc::clone(&live), Arc::clone(&clock), alerts));
@@ -199,7 +237,10 @@ impl Server {
             serve_http(socket, admin::scrapes(Arc::clone(&desk)));
         }
         if let Some(control_socket) = house.open_control_socket()? {
-            tokio::spawn(admin::listen::serve(control_socket, admin::socket::routes(ask_reload, Arc::clone(&desk))));
+            tokio::spawn(admin::listen::serve(
+                control_socket,
+                admin::socket::routes(ask_reload, ask_issuing, Arc::clone(&desk)),
+            ));
         }
 
         for address in &addresses.https {
@@ -230,6 +271,7 @@ impl Server {
             listening,
             recording,
             retention,
+            served_at,
             _house: house,
         })
     }
@@ -305,6 +347,7 @@ impl Server {
             warn_of(broken);
         }
         self.log.set_level(config.log.level);
+        _ = self.served_at.send(listeners.https.clone());
         self.crew.take_over(listeners);
         _ = self.retention.send(config.retention);
         _ = self.published.send((self.live.snapshot(), config.timezone.clone()));

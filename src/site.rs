@@ -7,6 +7,7 @@ use http::HeaderValue;
 use rustls_pki_types::CertificateDer;
 
 use crate::certificate::{CertificateSet, PairPaths};
+use crate::issuance::DomainAcme;
 use crate::meter::Slot;
 use crate::name::{DomainName, TenantId};
 use crate::plan::Plan;
@@ -63,6 +64,8 @@ pub struct SiteSpec {
     pub origin: OriginSpec,
     /// Certificate files, in the order written. Empty: none of its own.
     pub certificates: Vec<PairPaths>,
+    /// What it says of certificates that are issued.
+    pub acme: DomainAcme,
     /// The value of `Strict-Transport-Security`, withheld while an internal certificate serves.
     pub hsts: Option<HeaderValue>,
     /// The largest request body in bytes; `None` is unlimited.
@@ -80,6 +83,7 @@ impl SiteSpec {
             plan: None,
             origin,
             certificates: Vec::new(),
+            acme: DomainAcme::Inherit,
             hsts: None,
             max_body_bytes: None,
             timeouts: Timeouts::default(),

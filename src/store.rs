@@ -3,6 +3,7 @@
 //! Every verb may be repeated: folding the same counts twice is folding them once, and a day sealed twice with the same
 //! facts is sealed once. So whoever is not sure whether a verb was carried out just asks again.
 
+pub mod inventory;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -100,6 +101,14 @@ pub enum StoreError {
         /// What SQLite or the system says.
         source: sqlx::Error,
     },
+    /// What was to be stored does not fit what is there: to ask again does not help.
+    #[error("{} does not take this: {reason}", .path.display())]
+    Refused {
+        /// The database.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
 }
 
 impl From<(sqlite::Sqlite, Option<PathBuf>)> for Opened {
@@ -115,7 +124,7 @@ impl Store {
     /// # Errors
     /// If it is newer, or the disk does not allow it.
     pub async fn open(data_dir: &Path, now: UnixTime) -> Result<Opened, StoreError> {
-        sqlite::Sqlite::open(data_dir, now).await.map(Opened::from)
+        sqlite::Sqlite::open(&sqlite::USAGE, data_dir, now).await.map(Opened::from)
     }
 
     /// Sets aside whatever is in `data_dir` and opens a fresh database: for one that turned out to be damaged while it
@@ -124,7 +133,7 @@ impl Store {
     /// # Errors
     /// If the disk does not allow it.
     pub async fn replace(data_dir: &Path, now: UnixTime) -> Result<Opened, StoreError> {
-        sqlite::Sqlite::replace(data_dir, now).await.map(Opened::from)
+        sqlite::Sqlite::replace(&sqlite::USAGE, data_dir, now).await.map(Opened::from)
     }
 
     /// Opens it to read, also while a process writes it. `None` if there is none.
@@ -132,7 +141,8 @@ impl Store {
     /// # Errors
     /// If it is newer or older, damaged or unreadable.
     pub async fn open_to_read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
-        sqlite::Sqlite::open_to_read(data_dir).await.map(|sqlite| sqlite.map(|sqlite| Self { sqlite }))
+        let sqlite = sqlite::Sqlite::open_to_read(&sqlite::USAGE, data_dir).await?;
+        Ok(sqlite.map(|sqlite| Self { sqlite }))
     }
 
     /// What a start needs, from a database that cannot be opened because the disk takes nothing: without what its log

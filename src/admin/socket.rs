@@ -10,11 +10,27 @@ use axum::{Json, Router};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Desk;
-use crate::control::{AskReload, ReloadOutcome};
+use crate::control::{AskIssuing, AskReload, Ordered, ReloadOutcome, WantedCertificate};
 
 /// The verbs, and health for `lockgate health`.
-pub fn routes(reload: mpsc::Sender<AskReload>, desk: Arc<Desk>) -> Router {
-    Router::new().route("/reload", post(ask_reload)).with_state(Arc::new(reload)).merge(super::health(desk))
+pub fn routes(reload: mpsc::Sender<AskReload>, issuing: mpsc::Sender<AskIssuing>, desk: Arc<Desk>) -> Router {
+    let reload = Router::new().route("/reload", post(ask_reload)).with_state(Arc::new(reload));
+    let issuing = Router::new().route("/certificates/order", post(ask_to_issue)).with_state(Arc::new(issuing));
+    reload.merge(issuing).merge(super::health(desk))
+}
+
+async fn ask_to_issue(
+    State(issuing): State<Arc<mpsc::Sender<AskIssuing>>>,
+    Json(wanted): Json<WantedCertificate>,
+) -> Response {
+    let (ask, answer) = oneshot::channel();
+    let ended = || Ordered::refused("Lockgate is shutting down".to_owned());
+    let ordered = match issuing.send((wanted, ask)).await {
+        Ok(()) => answer.await.unwrap_or_else(|_| ended()),
+        Err(_) => ended(),
+    };
+    let status = if ordered.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    (status, Json(ordered)).into_response()
 }
 
 async fn ask_reload(State(reload): State<Arc<mpsc::Sender<AskReload>>>) -> Response {

@@ -155,7 +155,7 @@ impl CertificateSet {
         for (source, certificate) in self.valid(now) {
             if !certificate.signs_any(schemes) {
                 unsuited.get_or_insert((source, certificate));
-            } else if certificate.opened().is_some() {
+            } else if certificate.certified_key().is_some() {
                 return Some(Choice { source, certificate: Arc::clone(certificate) });
             }
         }
@@ -176,6 +176,31 @@ impl CertificateSet {
         let begun = |it: &&Arc<Certificate>| it.not_before().secs() <= now.secs() && !it.is_known_broken();
         let own_not_after = self.own.iter().filter(begun).map(|it| it.not_after()).max();
         Standing { source, not_after, own_not_after }
+    }
+
+    /// Until when a valid certificate is assured without anybody's help: the last second of the unbroken time from
+    /// `now` on in which ranks 1 to 3, or the operator's `[fallback]` if it covers the domain, have one that is valid
+    /// and not known to be broken. `None`: there is none now. The internal authority does not count, as no client
+    /// trusts it.
+    pub fn guaranteed_until(&self, now: UnixTime) -> Option<UnixTime> {
+        let covering = self.configured.as_ref().filter(|it| it.covers(&self.domain));
+        let ranks = self.own.iter().chain(&self.store).chain(&self.standby).chain(covering);
+        let good: Vec<_> = ranks.filter(|it| !it.is_known_broken()).collect();
+        let end_at = |now: UnixTime| good.iter().filter(|it| it.is_valid_at(now)).map(|it| it.not_after()).max();
+        let mut until = end_at(now)?;
+        // Each round gets further, even where time as we count it ends.
+        while let Some(end) = end_at(until.plus_secs(1)).filter(|end| *end > until) {
+            until = end;
+        }
+        Some(until)
+    }
+
+    /// The first second after `now` at which the clock alone changes what may serve: some certificate of any rank
+    /// begins, or has ended. `None`: none will.
+    pub fn next_change(&self, now: UnixTime) -> Option<UnixTime> {
+        let ranks = self.own.iter().chain(&self.store).chain(&self.standby).chain(&self.configured);
+        let changes = ranks.flat_map(|it| [it.not_before().secs(), it.not_after().secs().saturating_add(1)]);
+        changes.filter(|secs| *secs > now.secs()).min().map(UnixTime::from_secs)
     }
 
     /// What ranks 1 to 4 have at `now`, best first.
@@ -212,179 +237,4 @@ fn sort(mut rank: Vec<Arc<Certificate>>, domain: &DomainName) -> Box<[Arc<Certif
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixture::{DAY, NOW, pair};
-    use super::*;
-    use crate::name::DomainName;
-    use rcgen::PKCS_ECDSA_P384_SHA384;
-    use rstest::rstest;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
-    const RSA: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256];
-    const BOTH: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256];
-
-    /// Gives one certificate, if any, and counts how often it was asked for it.
-    #[derive(Default)]
-    struct Internal(Option<Arc<Certificate>>, AtomicUsize);
-
-    impl LastResort for Internal {
-        fn certificate(&self, _: &DomainName, _: UnixTime) -> Option<Arc<Certificate>> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            self.0.clone()
-        }
-
-        fn held(&self, _: &DomainName, _: UnixTime) -> Option<Arc<Certificate>> {
-            self.0.clone()
-        }
-    }
-
-    /// A certificate as a word: `p256`, `p384`, `rsa`, then first and last day from [`NOW`] on.
-    fn certificate(text: &str) -> Arc<Certificate> {
-        let (kind, days) = text.split_once(' ').unwrap();
-        let (from, to) = days.split_once("..").unwrap();
-        let day = |text: &str| text.parse::<i64>().unwrap() * DAY;
-        let maker = pair(&["www.example.com"]).valid(day(from), day(to));
-        match kind {
-            "p256" => maker,
-            "p384" => maker.algorithm(&PKCS_ECDSA_P384_SHA384),
-            "rsa" => maker.rsa(),
-            "other" => pair(&["other.example.com"]).valid(day(from), day(to)),
-            "broken" => return Arc::new(broken(maker.pem())),
-            _ => panic!("{kind}"),
-        }
-        .make()
-    }
-
-    /// A key whose public half fits and whose private half does not.
-    fn broken(pair: super::super::fixture::Pair) -> Certificate {
-        use rustls_pki_types::pem::PemObject;
-        use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-        let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
-        let mut key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap().secret_der().to_vec();
-        // PKCS#8 of P-256: the private scalar begins at octet 36.
-        key[40] ^= 1;
-        Certificate::from_der(vec![cert], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))).unwrap()
-    }
-
-    /// `rank: certificate` lines; the answer names the line.
-    fn set(lines: &[&str]) -> (CertificateSet, Vec<(String, Arc<Certificate>)>) {
-        let mut ranks = Ranks::default();
-        let mut internal = Internal::default();
-        let mut named = Vec::new();
-        for line in lines {
-            let (rank, text) = line.split_once(": ").unwrap();
-            let made = certificate(text);
-            named.push(((*line).to_owned(), Arc::clone(&made)));
-            match rank {
-                "own" => ranks.own.push(made),
-                "store" => ranks.store.push(made),
-                "standby" => ranks.standby.push(made),
-                "configured" => ranks.configured = Some(made),
-                "internal" => internal.0 = Some(made),
-                _ => panic!("{rank}"),
-            }
-        }
-        let domain = DomainName::parse("www.example.com").unwrap();
-        (CertificateSet::new(domain, ranks, Arc::new(internal)), named)
-    }
-
-    fn check(lines: &[&str], now: UnixTime, schemes: &[SignatureScheme], expected: Option<&str>) {
-        let (set, named) = set(lines);
-        let choice = set.choose(now, schemes);
-        let line = choice.as_ref().map(|choice| {
-            assert!(choice.certificate.is_valid_at(now));
-            let (line, _) = named.iter().find(|(_, made)| Arc::ptr_eq(made, &choice.certificate)).unwrap();
-            assert!(line.starts_with(choice.source.label()), "{line} as {}", choice.source);
-            line.as_str()
-        });
-        assert_eq!(line, expected);
-    }
-
-    const ALL: &[&str] = &[
-        "own: p256 -9..1",
-        "store: p256 -9..2",
-        "standby: p256 -9..3",
-        "configured: p256 -9..4",
-        "internal: p256 -9..5",
-    ];
-
-    #[rstest]
-    #[case::own(0, Some("own: p256 -9..1"))]
-    #[case::own_in_its_last_second(DAY, Some("own: p256 -9..1"))]
-    #[case::store_a_second_later(DAY + 1, Some("store: p256 -9..2"))]
-    #[case::standby(2 * DAY + 1, Some("standby: p256 -9..3"))]
-    #[case::configured(3 * DAY + 1, Some("configured: p256 -9..4"))]
-    #[case::internal(4 * DAY + 1, Some("internal: p256 -9..5"))]
-    #[case::never_an_expired_one(5 * DAY + 1, None)]
-    #[case::first_second(-9 * DAY, Some("own: p256 -9..1"))]
-    #[case::never_one_before_its_time(-9 * DAY - 1, None)]
-    fn the_best_rank_with_a_valid_one_serves(#[case] later_secs: i64, #[case] expected: Option<&str>) {
-        check(ALL, NOW.plus_secs(later_secs), BOTH, expected);
-    }
-
-    #[test]
-    fn the_last_millisecond_belongs_to_the_certificate() {
-        let last = UnixTime::from_ms(NOW.plus_secs(DAY).ms() + 999);
-        check(ALL, last, BOTH, Some("own: p256 -9..1"));
-        check(ALL, UnixTime::from_ms(last.ms() + 1), BOTH, Some("store: p256 -9..2"));
-    }
-
-    #[rstest]
-    #[case::curves_first(&["own: rsa -1..9", "own: p256 -9..9"], BOTH, "own: p256 -9..9")]
-    #[case::rsa_for_whom_it_suits(&["own: rsa -1..9", "own: p256 -9..9"], RSA, "own: rsa -1..9")]
-    #[case::ecdsa_for_whom_it_suits(&["own: rsa -1..9", "own: p256 -9..9"], ECDSA, "own: p256 -9..9")]
-    #[case::rsa_when_the_other_expired(&["own: rsa -1..9", "own: p256 -9..-1"], BOTH, "own: rsa -1..9")]
-    #[case::renewed(&["own: p256 -9..1", "own: p256 -1..5"], BOTH, "own: p256 -1..5")]
-    #[case::renewed_in_any_order(&["own: p256 -1..5", "own: p256 -9..1"], BOTH, "own: p256 -1..5")]
-    #[case::renewed_for_less_time(&["own: p256 -9..90", "own: p256 -1..5"], BOTH, "own: p256 -1..5")]
-    #[case::renewed_too_early(&["own: p256 -9..1", "own: p256 1..5"], BOTH, "own: p256 -9..1")]
-    #[case::begun_together(&["own: p256 -9..1", "own: p256 -9..2"], BOTH, "own: p256 -9..2")]
-    #[case::next_rank_suits(&["own: p256 -9..9", "configured: rsa -9..9"], RSA, "configured: rsa -9..9")]
-    #[case::none_suits(&["own: p384 -9..9", "store: p384 -9..9", "internal: p256 -9..9"], RSA, "own: p384 -9..9")]
-    #[case::none_suits_but_the_internal(&["own: p384 -9..9", "internal: p256 -9..9"], ECDSA, "own: p384 -9..9")]
-    #[case::expired_own(&["own: p256 -9..-1", "internal: p256 -9..9"], BOTH, "internal: p256 -9..9")]
-    #[case::own_of_another_name(&["own: other -9..9", "internal: p256 -9..9"], BOTH, "internal: p256 -9..9")]
-    #[case::fallback_as_given(&["configured: other -9..9", "internal: p256 -9..9"], BOTH, "configured: other -9..9")]
-    #[case::key_does_not_open(&["own: broken -1..9", "own: p256 -9..9"], BOTH, "own: p256 -9..9")]
-    #[case::only_key_does_not_open(&["own: broken -1..9", "internal: p256 -9..9"], BOTH, "internal: p256 -9..9")]
-    fn within_a_rank_key_and_age_decide(
-        #[case] lines: &[&str],
-        #[case] schemes: &[SignatureScheme],
-        #[case] expected: &str,
-    ) {
-        check(lines, NOW, schemes, Some(expected));
-    }
-
-    #[test]
-    fn the_authority_is_not_asked_on_a_healthy_site() {
-        let internal = Arc::new(Internal(Some(certificate("p256 -9..9")), AtomicUsize::new(0)));
-        let ranks = Ranks { own: vec![certificate("p256 -9..1")], ..Ranks::default() };
-        let domain = DomainName::parse("www.example.com").unwrap();
-        let set = CertificateSet::new(domain, ranks, Arc::clone(&internal) as Arc<dyn LastResort>);
-        set.choose(NOW, BOTH).unwrap();
-        set.choose(NOW, &[]).unwrap();
-        set.standing(NOW.plus_secs(2 * DAY));
-        assert_eq!(internal.1.load(Ordering::Relaxed), 0);
-        assert_eq!(set.choose(NOW.plus_secs(2 * DAY), BOTH).unwrap().source, Source::Internal);
-    }
-
-    #[rstest]
-    #[case::healthy(&["own: p256 -9..1", "internal: p256 -9..9"], 0, "own until 1, own until 1")]
-    #[case::swapped(&["own: p256 -9..-1", "store: p256 -9..2"], 0, "store until 2, own until -1")]
-    #[case::both_expired(&["own: p256 -9..-2", "own: rsa -9..-1", "internal: p256 -9..9"], 0, "internal until 9, own until -1")]
-    #[case::two_keys(&["own: p256 -9..2", "own: rsa -9..5"], 0, "own until 2, own until 5")]
-    #[case::not_begun(&["own: p256 3..9"], 0, "internal until ?, own until ?")]
-    #[case::nothing(&[], 0, "internal until ?, own until ?")]
-    #[case::and_back(&["own: p256 -9..1", "own: p256 3..9", "store: p256 -9..9"], 2, "store until 9, own until 1")]
-    #[case::and_back_again(&["own: p256 -9..1", "own: p256 3..9", "store: p256 -9..9"], 4, "own until 9, own until 9")]
-    fn a_domain_stands(#[case] lines: &[&str], #[case] day: i64, #[case] expected: &str) {
-        let (set, _) = set(lines);
-        let standing = set.standing(NOW.plus_secs(day * DAY));
-        let show = |at: Option<UnixTime>| {
-            at.map_or("?".to_owned(), |at| ((at.secs() - NOW.secs()).div_euclid(DAY)).to_string())
-        };
-        let (not_after, own) = (show(standing.not_after), show(standing.own_not_after));
-        assert_eq!(format!("{} until {not_after}, own until {own}", standing.source), expected);
-    }
-}
+mod tests;

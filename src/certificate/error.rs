@@ -79,6 +79,9 @@ pub enum CertificateError {
     /// Damaged, or of an unsupported kind.
     #[error("the private key cannot be read: it is damaged or of an unsupported kind")]
     BadKey,
+    /// The vault does not open it (now), or it is not the leaf's.
+    #[error("the sealed key does not open: the vault is locked, or what is stored was changed")]
+    SealedKey,
     /// The key belongs to no certificate of the file.
     #[error("the key does not fit the certificate: {}", kinds(*certificate, *key))]
     KeyMismatch {
@@ -105,7 +108,9 @@ impl CertificateError {
             | Self::BadCertificate { .. }
             | Self::UnsupportedKey { .. }
             | Self::LeafNotFirst { .. } => PairFile::Certificate,
-            Self::NoKey | Self::EncryptedKey | Self::BadKey | Self::KeyMismatch { .. } => PairFile::Key,
+            Self::NoKey | Self::EncryptedKey | Self::BadKey | Self::SealedKey | Self::KeyMismatch { .. } => {
+                PairFile::Key
+            }
         }
     }
 
@@ -135,6 +140,7 @@ impl CertificateError {
             Self::BadKey => {
                 "check it with `openssl pkey -check -noout -in FILE`; ECDSA P-256, P-384, P-521, Ed25519 and RSA of 2048 to 8192 bits are supported"
             }
+            Self::SealedKey => "look at `lockgate vault status`; if the vault is open, order the certificate again",
             Self::KeyMismatch { .. } => "name the key that the certificate was requested with",
             Self::LeafNotFirst { .. } => {
                 "put the leaf first: the certificate of this key, then the intermediate that signed it, and so on"

@@ -1,5 +1,6 @@
 //! Certificates for tests.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use rcgen::{
     SignatureAlgorithm, date_time_ymd,
 };
 
-use super::Certificate;
+use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
+
+use super::{Certificate, Facts, OpenedKeys, OpensKeys};
 use crate::clock::UnixTime;
 
 /// The second around which the tests' certificates are valid.
@@ -85,6 +89,20 @@ impl Maker {
         (Pair { cert: leaf.pem() + &issuer.pem(), key: self.key.serialize_pem() }, key_pem)
     }
 
+    /// With an intermediate, valid so many seconds around [`NOW`], and the root that signed it behind it.
+    pub(crate) fn long_chain(self, from: i64, to: i64) -> Pair {
+        let ca = |name: &str| {
+            let mut maker = pair(&[]).valid(-1000 * DAY, 1000 * DAY).common_name(name);
+            maker.params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            maker
+        };
+        let (root, intermediate) = (ca("a root"), ca("an intermediate").valid(from, to));
+        let root = CertifiedIssuer::self_signed(root.params, root.key).unwrap();
+        let intermediate = CertifiedIssuer::signed_by(intermediate.params, intermediate.key, &root).unwrap();
+        let leaf = self.params.signed_by(&self.key, &intermediate).unwrap();
+        Pair { cert: leaf.pem() + &intermediate.pem() + &root.pem(), key: self.key.serialize_pem() }
+    }
+
     pub(crate) fn make(self) -> Arc<Certificate> {
         Arc::new(self.pem().parse())
     }
@@ -105,4 +123,43 @@ pub(crate) fn mutated(text: &[u8], edits: &[(usize, u8)], cut: usize) -> Vec<u8>
     }
     text.truncate(text.len() - (cut % text.len()) / 8);
     text
+}
+
+/// A vault that seals by writing the context in front. It can be locked, and counts how often it was asked.
+#[derive(Default)]
+pub(crate) struct TestVault {
+    pub is_locked: AtomicBool,
+    pub asked: AtomicUsize,
+}
+
+impl OpensKeys for TestVault {
+    fn open_key(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let key = sealed.strip_prefix(context)?;
+        (!self.is_locked.load(Ordering::Relaxed)).then(|| Zeroizing::new(key.to_vec()))
+    }
+}
+
+/// What a store would keep of a certificate.
+#[derive(Clone)]
+pub(crate) struct Stored {
+    pub facts: Facts,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: Vec<u8>,
+}
+
+impl Pair {
+    /// Sealed with [`TestVault`].
+    pub(crate) fn stored(&self) -> Stored {
+        let chain = super::pem::chain(self.cert.as_bytes()).unwrap();
+        let key = super::pem::key(self.key.as_bytes()).unwrap();
+        let context = super::key_context_of_leaf(&chain[0]).unwrap();
+        Stored { facts: super::facts_of(&chain[0]).unwrap(), key: [&context, key.secret_der()].concat(), chain }
+    }
+}
+
+impl Stored {
+    pub(crate) fn sealed(self, keys: &Arc<OpenedKeys>) -> Arc<Certificate> {
+        Arc::new(Certificate::sealed(self.facts, self.chain, self.key.into(), Arc::clone(keys)))
+    }
 }

@@ -1,7 +1,7 @@
 //! Intermediates: the same few stand in nearly every chain.
 
 use std::collections::HashSet;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::error::X509Error;
@@ -17,8 +17,39 @@ const MAX_SHARED_BYTES: usize = 8 * 1024;
 /// Never freed, so that chains can borrow them: rustls takes owned or `'static` certificates, nothing counted.
 static SHARED: RwLock<Option<HashSet<&'static [u8]>>> = RwLock::new(None);
 
+/// Whole chains behind a leaf, each once. Never freed either: what they hold is mostly in [`SHARED`] anyway.
+static RESTS: RwLock<Option<Rests>> = RwLock::new(None);
+
+/// Looked up once per certificate at start, and only the operator's own authorities are in it: a fast hash will do.
+type Rests = HashSet<Arc<[CertificateDer<'static>]>, foldhash::fast::RandomState>;
+
+/// What all certificates with the same chain behind their leaf share. Of what is no certificate nothing is kept.
+pub(super) fn share_rest(rest: &[CertificateDer<'static>]) -> Arc<[CertificateDer<'static>]> {
+    let known = |rests: &Option<Rests>| rests.as_ref().and_then(|set| set.get(rest).cloned());
+    if let Some(known) = known(&RESTS.read().unwrap_or_else(PoisonError::into_inner)) {
+        return known;
+    }
+    let mut is_good = rest.iter().map(|der| der.len()).sum::<usize>() <= MAX_SHARED_BYTES;
+    let each = |der: &CertificateDer<'static>| {
+        share(der.clone()).unwrap_or_else(|_| {
+            is_good = false;
+            der.clone()
+        })
+    };
+    let shared: Arc<[_]> = rest.iter().map(each).collect();
+    let mut rests = RESTS.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known(&rests) {
+        return known;
+    }
+    let set = rests.get_or_insert_default();
+    if is_good && set.len() < MAX_SHARED {
+        set.insert(Arc::clone(&shared));
+    }
+    shared
+}
+
 /// Checks that `der` is a certificate, and gives back the one copy of it that all chains share.
-pub(super) fn share(der: CertificateDer<'static>) -> Result<CertificateDer<'static>, X509Error> {
+pub(crate) fn share(der: CertificateDer<'static>) -> Result<CertificateDer<'static>, X509Error> {
     let known = |shared: &Option<HashSet<&'static [u8]>>| shared.as_ref().and_then(|set| set.get(&*der).copied());
     if let Some(known) = known(&SHARED.read().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(CertificateDer::from(known));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::SignatureScheme;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
@@ -18,6 +19,9 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::{CertificateError, leaf};
+
+/// Tells the keys of certificates from whatever else is sealed.
+const CONTEXT: &[u8] = b"certificate key";
 
 /// What a certificate's key is: all kinds that rustls signs with and clients accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,6 +157,18 @@ pub(super) fn open(key: &PrivateKeyDer<'_>, leaf: &[u8]) -> Option<Arc<dyn Signi
     fits.then_some(signing)
 }
 
+/// What the sealed key of the certificate `leaf` is bound to; see [`context_of_spki`]. `None`: that is no certificate.
+pub fn context_of_leaf(leaf: &[u8]) -> Option<Vec<u8>> {
+    leaf::x509(leaf).ok().map(|certificate| context_of_spki(certificate.subject_pki.raw))
+}
+
+/// What a certificate's sealed key is bound to: what it is, and SHA-256 of its public half (DER of a
+/// SubjectPublicKeyInfo, RFC 5280, section 4.1.2.7), so that it opens nowhere but beside its own certificate. The same
+/// before there is a certificate: an order under way knows its public half.
+pub fn context_of_spki(spki_der: &[u8]) -> Vec<u8> {
+    [CONTEXT, digest::digest(&digest::SHA256, spki_der).as_ref()].concat()
+}
+
 /// A public key without the name of its algorithm, whose parameters some authorities leave out.
 #[derive(PartialEq, Eq)]
 pub(super) struct PublicHalf {
@@ -231,7 +247,7 @@ mod tests {
         use aws_lc_rs::signature::KeyPair;
         let pair = pair(&["www.example.com"]).rsa().pem();
         let certificate = pair.parse();
-        assert!(certificate.opened.get().is_none());
+        assert!(certificate.is_closed());
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
         // The PKCS#8 header before the PKCS#1 key is 26 octets for RSA 2048.
         let pkcs1 = PrivatePkcs1KeyDer::from(key.secret_der()[26..].to_vec());

@@ -19,25 +19,33 @@ use crate::name::{DomainName, Kind};
 const MAX_ISSUER_CHARS: usize = 256;
 
 /// The facts of a leaf, so that a handshake compares numbers and names and parses nothing.
-pub(super) struct Leaf {
-    pub(super) names: Box<[DomainName]>,
-    pub(super) not_before: UnixTime,
-    pub(super) not_after: UnixTime,
-    pub(super) issuer: Box<str>,
-    pub(super) key_kind: KeyKind,
-    pub(super) fingerprint: [u8; 32],
-    pub(super) serial: Box<[u8]>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// See [`super::Certificate::names`].
+    pub names: Box<[DomainName]>,
+    /// The first second at which it is valid.
+    pub not_before: UnixTime,
+    /// The last second at which it is valid.
+    pub not_after: UnixTime,
+    /// The issuer's distinguished name.
+    pub issuer: Box<str>,
+    /// What key it certifies.
+    pub key_kind: KeyKind,
+    /// SHA-256 of its DER.
+    pub fingerprint: [u8; 32],
+    /// The serial number, big-endian.
+    pub serial: Box<[u8]>,
 }
 
 /// Reads the facts of the certificate `der`, the first of its chain, and its public key.
-pub(super) fn parse(der: &[u8]) -> Result<(Leaf, PublicHalf), CertificateError> {
+pub(super) fn parse(der: &[u8]) -> Result<(Facts, PublicHalf), CertificateError> {
     let bad = |error: X509Error| CertificateError::BadCertificate { position: 1, reason: error.to_string() };
     let certificate = x509(der).map_err(bad)?;
     let key_kind = KeyKind::of(&certificate.subject_pki).map_err(|kind| CertificateError::UnsupportedKey { kind })?;
     let validity = &certificate.validity;
     let mut fingerprint = [0; 32];
     fingerprint.iter_mut().zip(digest::digest(&digest::SHA256, der).as_ref()).for_each(|(to, from)| *to = *from);
-    let leaf = Leaf {
+    let leaf = Facts {
         names: names(&certificate).map_err(bad)?,
         not_before: UnixTime::from_secs(validity.not_before.timestamp()),
         not_after: UnixTime::from_secs(validity.not_after.timestamp()),

@@ -22,25 +22,30 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(self) -> ExitCode {
-        let (wrong, notes, summary) = match config::load(&self.file.config) {
-            Err(wrong) => (wrong, Vec::new(), String::new()),
+        let (wrong, notes, advice, summary) = match config::load(&self.file.config) {
+            Err(wrong) => (wrong, Vec::new(), Diagnostics::new(), String::new()),
             Ok(loaded) => {
                 let (wrong, notes) = check_pairs(&loaded);
                 let (domains, pairs) = (loaded.config.domains.len(), loaded.pairs.len());
                 (
                     wrong,
                     notes,
+                    loaded.notes.into_iter().collect::<Diagnostics>(),
                     format!("{}: fine (domains: {domains}, certificates: {pairs})", self.file.config.display()),
                 )
             }
         };
         let is_fine = wrong.is_empty();
         if self.json {
+            let notes: Vec<String> = notes.into_iter().chain(advice.iter().map(ToString::to_string)).collect();
             let findings: Vec<_> = wrong.iter().collect();
             println!("{}", serde_json::json!({ "ok": is_fine, "errors": findings, "notes": notes }));
         } else {
             for note in &notes {
                 eprintln!("note: {note}");
+            }
+            if !advice.is_empty() {
+                eprintln!("{}\n", advice.render(std::io::stderr().is_terminal()));
             }
             if is_fine {
                 println!("{summary}");

@@ -25,8 +25,8 @@ const MAX_EXCERPT_LINES: usize = 20;
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can, but hardly means what it says.
-    Warning,
+    /// It can, but may not do what is expected of it.
+    Note,
 }
 
 /// What is wrong and what would be right: the words of a diagnostic, before it has a place.
@@ -87,10 +87,16 @@ impl Diagnostic {
         diagnostic
     }
 
+    /// The same, as no more than a note.
+    pub(super) fn into_note(mut self) -> Self {
+        self.severity = Severity::Note;
+        self
+    }
+
     fn render(&self, renderer: &Renderer) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
-            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
         };
         let group = Group::with_title(level.primary_title(&self.message));
         let mut group = match self.snippets() {
@@ -169,6 +175,17 @@ fn annotation<'a>(excerpt: &Excerpt<'_>, mark: &'a Mark, kind: AnnotationKind) -
     if mark.label.is_empty() { annotation } else { annotation.label(mark.label) }
 }
 
+/// In one line, without what it is about.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}; {}", self.message, self.remedy)
+    }
+}
+
 /// Everything wrong, in the order of the files.
 #[derive(Debug, Clone, Default)]
 pub struct Diagnostics {
@@ -227,6 +244,12 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+impl FromIterator<Diagnostic> for Diagnostics {
+    fn from_iter<T: IntoIterator<Item = Diagnostic>>(list: T) -> Self {
+        Self { list: list.into_iter().collect(), not_kept: 0 }
+    }
+}
 
 impl From<Diagnostic> for Diagnostics {
     fn from(diagnostic: Diagnostic) -> Self {

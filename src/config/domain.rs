@@ -1,9 +1,11 @@
-//! `[[domain]]`: what is served, and the certificate pairs that are named.
+//! `[[domain]]`: what is served, and the certificate pairs that are named or how others are obtained.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::acme::{Issuing, misfit};
 use super::diagnostic::Wrong;
+use super::group::Groups;
 use super::keys;
 use super::load::PairUse;
 use super::origin::{self, CaFiles};
@@ -12,6 +14,7 @@ use super::reader::{Reader, Value};
 use super::source::Place;
 use super::values::{domain_name, duration, hsts, not_among, path, size, word_or};
 use crate::certificate::PairPaths;
+use crate::issuance::DomainAcme;
 use crate::name::{DomainName, TenantId};
 use crate::plan::Plan;
 use crate::site::{SiteSpec, Timeouts};
@@ -19,10 +22,15 @@ use crate::site::{SiteSpec, Timeouts};
 /// The domains of all files.
 #[derive(Debug)]
 pub struct Domains {
-    plans: BTreeMap<String, Plan>,
+    /// The plans that they can name.
+    pub plans: BTreeMap<String, Plan>,
     /// Whether `plans` are all that were written.
     has_all_plans: bool,
     ca_files: CaFiles,
+    /// What they inherit.
+    pub issuing: Issuing,
+    /// Certificates for several names, written beside them.
+    pub groups: Groups,
     places: HashMap<DomainName, Place>,
     /// Those without faults, in the order written.
     pub sites: Vec<SiteSpec>,
@@ -32,11 +40,13 @@ pub struct Domains {
 
 impl Domains {
     /// None yet; `plans` are those that they can name, which is only held against them if those are all.
-    pub fn new(plans: BTreeMap<String, Plan>, has_all_plans: bool) -> Self {
+    pub fn new((plans, has_all_plans): (BTreeMap<String, Plan>, bool), issuing: Issuing, ca_files: CaFiles) -> Self {
         Self {
             plans,
             has_all_plans,
-            ca_files: CaFiles::default(),
+            ca_files,
+            issuing,
+            groups: Groups::default(),
             places: HashMap::new(),
             sites: Vec::new(),
             pairs: Vec::new(),
@@ -48,16 +58,17 @@ impl Domains {
         self.places.contains_key(name)
     }
 
-    /// The plans, given back.
-    pub fn into_parts(self) -> (BTreeMap<String, Plan>, Vec<SiteSpec>, Vec<PairUse>) {
-        (self.plans, self.sites, self.pairs)
+    /// Where the domain of that name is written.
+    pub fn place_of(&self, name: &DomainName) -> Option<Place> {
+        self.places.get(name).copied()
     }
 
-    /// Reads the domains of a file in the directory `base`.
+    /// Reads the domains and groups of a file in the directory `base`.
     pub fn read_file(&mut self, file: &Reader, base: &Path, problems: &mut Problems) {
         for domain in file.tables("domain", &keys::DOMAIN, problems) {
             self.read(&domain, base, problems);
         }
+        self.groups.read_file(file, base, &self.issuing, problems);
     }
 
     fn read(&mut self, domain: &Reader, base: &Path, problems: &mut Problems) {
@@ -68,6 +79,7 @@ impl Domains {
         let hsts = domain.read("hsts", problems, hsts);
         let max_body = domain.read("max_body", problems, |v| word_or(v, "unlimited", body_size));
         let timeouts = read_timeouts(domain, problems);
+        let acme = self.read_acme(domain, name.as_ref(), base, problems);
         let mut certificates = Vec::new();
         for table in domain.tables("certificate", &keys::CERTIFICATE, problems) {
             if let Some(pair) = PairUse::read(&table, base, name.clone(), problems) {
@@ -77,8 +89,46 @@ impl Domains {
         }
         if let (Some(name), Some(origin)) = (name, origin) {
             let max_body_bytes = max_body.flatten();
-            self.sites.push(SiteSpec { name, tenant, plan, origin, certificates, hsts, max_body_bytes, timeouts });
+            self.sites.push(SiteSpec {
+                name,
+                tenant,
+                plan,
+                origin,
+                certificates,
+                acme,
+                hsts,
+                max_body_bytes,
+                timeouts,
+            });
         }
+    }
+
+    fn read_acme(
+        &self,
+        domain: &Reader,
+        name: Option<&DomainName>,
+        base: &Path,
+        problems: &mut Problems,
+    ) -> DomainAcme {
+        let Some(value) = domain.value("acme") else { return DomainAcme::Inherit };
+        match value.boolean() {
+            Ok(true) => return DomainAcme::Inherit,
+            Ok(false) => return DomainAcme::Never,
+            Err(_) if value.is_table() => {}
+            Err(_) => {
+                let remedy = "write `acme = false`, or a table as in `acme = { challenge = \"dns-01\" }`";
+                problems.report(value.place, value.expected("false or a table", remedy));
+            }
+        }
+        let table = value.is_table().then(|| domain.table("acme", &keys::DOMAIN_ACME, problems)).flatten();
+        let Some(table) = table else { return DomainAcme::Inherit };
+        let method = self.issuing.read_method(&table, base, problems);
+        if let (Some(name), Some(written), Some(challenge)) = (name, table.value("challenge"), method.challenge)
+            && let Some(wrong) = misfit(name, challenge)
+        {
+            problems.report(written.place, wrong);
+        }
+        DomainAcme::Method(Box::new(method))
     }
 
     fn read_name(&mut self, domain: &Reader, problems: &mut Problems) -> Option<DomainName> {
@@ -122,7 +172,11 @@ impl PairUse {
     }
 }
 
-fn tenant(value: &Value) -> Result<TenantId, Wrong> {
+/// Whose something is.
+///
+/// # Errors
+/// Nothing is written.
+pub fn tenant(value: &Value) -> Result<TenantId, Wrong> {
     let text = value.text()?;
     TenantId::new(text).ok_or_else(|| Wrong::new("`tenant` is empty", "write a name, or leave `tenant` out"))
 }

@@ -30,13 +30,16 @@ pub const TOP: Keys = Keys {
         "store",
         "plans",
         "fallback",
+        "acme",
+        "vault",
         "domain",
+        "certificate",
     ],
-    later: &["acme", "certificate", "package", "unbound", "vault"],
+    later: &["package", "unbound"],
 };
 
 /// The top level of an included file.
-pub const INCLUDED: Keys = Keys { table: "an included file", known: &["domain"], later: &[] };
+pub const INCLUDED: Keys = Keys { table: "an included file", known: &["domain", "certificate"], later: &[] };
 
 /// Addresses.
 pub const LISTEN: Keys = Keys {
@@ -76,11 +79,78 @@ pub const PLAN: Keys =
 /// The operator's own last-but-one resort.
 pub const FALLBACK: Keys = Keys { table: "[fallback]", known: &["cert", "key"], later: &[] };
 
+/// Who issues certificates, and how.
+pub const ACME: Keys = Keys {
+    table: "[acme]",
+    known: &[
+        "email",
+        "agree_to_terms",
+        "key",
+        "challenge",
+        "preferred_chain",
+        "standby",
+        "max_orders",
+        "dns",
+        "on_demand",
+        "ca",
+    ],
+    later: &[],
+};
+
+/// Who sets TXT records.
+pub const ACME_DNS: Keys = Keys {
+    table: "[acme.dns]",
+    known: &[
+        "provider",
+        "server",
+        "key_name",
+        "key_algorithm",
+        "key_file",
+        "key_env",
+        "settings",
+        "secret_files",
+        "secret_env",
+        "command",
+        "resolvers",
+        "propagation_timeout",
+        "ttl",
+    ],
+    later: &[],
+};
+
+/// The same for one domain or certificate. Not in [`ALL`]: a key astray is told its home once.
+pub const DNS: Keys = Keys { table: "dns", ..ACME_DNS };
+
+/// Names that nobody wrote into the configuration.
+pub const ON_DEMAND: Keys =
+    Keys { table: "[acme.on_demand]", known: &["site", "allow", "ask", "max_names"], later: &[] };
+
+/// One certificate authority.
+pub const CA: Keys = Keys {
+    table: "[[acme.ca]]",
+    known: &["name", "directory", "ca_file", "email", "eab", "profile", "preferred_chain", "standby_only"],
+    later: &[],
+};
+
+/// An account that the operator already has with an authority.
+pub const EAB: Keys = Keys { table: "eab", known: &["kid", "hmac_key_file", "hmac_key_env"], later: &[] };
+
+/// Who can open the keys that are kept.
+pub const VAULT: Keys =
+    Keys { table: "[vault]", known: &["key_file", "key_env", "credential", "exec", "transit"], later: &[] };
+
+/// A key in HashiCorp Vault.
+pub const TRANSIT: Keys = Keys {
+    table: "transit",
+    known: &["address", "mount", "key", "token_file", "token_env", "namespace", "ca_file"],
+    later: &[],
+};
+
 /// One domain.
 pub const DOMAIN: Keys = Keys {
     table: "[[domain]]",
-    known: &["name", "tenant", "plan", "origin", "origin_tls", "hsts", "max_body", "timeouts", "certificate"],
-    later: &["access_log", "acme", "package", "proxy_protocol", "unbound"],
+    known: &["name", "tenant", "plan", "origin", "origin_tls", "hsts", "max_body", "timeouts", "acme", "certificate"],
+    later: &["access_log", "package", "proxy_protocol", "unbound"],
 };
 
 /// How an `https` origin is verified.
@@ -92,8 +162,19 @@ pub const TIMEOUTS: Keys = Keys { table: "timeouts", known: &["connect", "respon
 /// One certificate pair of a domain.
 pub const CERTIFICATE: Keys = Keys { table: "[[domain.certificate]]", known: &["cert", "key"], later: &[] };
 
+/// How one domain's certificates are obtained.
+pub const DOMAIN_ACME: Keys =
+    Keys { table: "[domain.acme]", known: &["ca", "challenge", "key", "profile", "standby", "dns"], later: &[] };
+
+/// One certificate for several names.
+pub const GROUP: Keys = Keys {
+    table: "[[certificate]]",
+    known: &["names", "tenant", "ca", "challenge", "key", "profile", "standby", "dns"],
+    later: &[],
+};
+
 /// Every kind of table of the main file.
-pub const ALL: [&Keys; 12] = [
+pub const ALL: [&Keys; 21] = [
     &TOP,
     &LISTEN,
     &LIMITS,
@@ -102,10 +183,19 @@ pub const ALL: [&Keys; 12] = [
     &STORE,
     &PLAN,
     &FALLBACK,
+    &ACME,
+    &ACME_DNS,
+    &ON_DEMAND,
+    &CA,
+    &EAB,
+    &VAULT,
+    &TRANSIT,
     &DOMAIN,
     &ORIGIN_TLS,
     &TIMEOUTS,
+    &DOMAIN_ACME,
     &CERTIFICATE,
+    &GROUP,
 ];
 
 impl Keys {
@@ -118,8 +208,8 @@ impl Keys {
     pub fn unknown(&self, key: &str) -> Wrong {
         if self.table == INCLUDED.table {
             let remedy = match TOP.knows(key) {
-                true => "included files hold only `[[domain]]` tables: write it in the main file",
-                false => "included files hold only `[[domain]]` tables",
+                true => "included files hold only `[[domain]]` and `[[certificate]]` tables: write it in the main file",
+                false => "included files hold only `[[domain]]` and `[[certificate]]` tables",
             };
             return Wrong::new(format!("`{}` in an included file", shown(key)), remedy);
         }
@@ -160,10 +250,19 @@ impl Keys {
 
 /// `a`, `b` and `c`, each in backquotes.
 pub fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    joined(words, "and")
+}
+
+/// `a`, `b` or `c`, each in backquotes.
+pub fn either(words: &[&str]) -> String {
+    joined(words.iter().copied(), "or")
+}
+
+fn joined<'a>(words: impl IntoIterator<Item = &'a str>, before_last: &str) -> String {
     let mut words: Vec<String> = words.into_iter().map(|word| format!("`{}`", shown(word))).collect();
     match words.pop() {
         Some(last) if words.is_empty() => last,
-        Some(last) => format!("{} and {last}", words.join(", ")),
+        Some(last) => format!("{} {before_last} {last}", words.join(", ")),
         None => String::new(),
     }
 }

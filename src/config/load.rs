@@ -6,18 +6,21 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use toml::de::DeTable;
 
+use super::acme::Issuing;
 use super::diagnostic::{Diagnostic, Diagnostics, Wrong, shown};
 use super::domain::Domains;
 use super::include::Included;
 use super::keys;
 use super::limits::{read_access_log, read_limits, read_log, read_plans, read_store};
-use super::listen;
+use super::notes::note_issuance;
+use super::origin::CaFiles;
 use super::problems::{Problems, syntax};
 use super::reader::{Reader, Value};
 use super::source::{Place, Source, Sources, Unreadable, read_named, read_regular};
 use super::values::{choice, duration, integer_in, path, timezone, word_or};
-use super::{Config, OnBroken};
+use super::{Config, OnBroken, listen, vault};
 use crate::certificate::PairPaths;
+use crate::issuance::KeySource;
 use crate::name::DomainName;
 
 /// Larger files that are no TOML get one complaint, not all: one made of garbage has a fault every other octet.
@@ -33,6 +36,8 @@ pub struct Loaded {
     pub config: Config,
     /// Every certificate pair, in the order of the files, as often as it is used. Nothing has been read of them.
     pub pairs: Vec<PairUse>,
+    /// What is right but may not be meant.
+    pub notes: Vec<Diagnostic>,
     sources: Sources,
 }
 
@@ -162,12 +167,18 @@ pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics
         retention: read_store(&top, &mut problems),
         plans: read_plans(&top, &mut problems),
         fallback: None,
+        acme: None,
+        vault: KeySource::Made(PathBuf::new()),
         domains: Vec::new(),
+        groups: Vec::new(),
     };
     read_top(&top, base, &mut config, &mut problems);
+    let mut ca_files = CaFiles::default();
+    let vault = vault::read(&top, base, &config.data_dir, &mut ca_files, &mut problems);
+    let issuing = Issuing::read(&top, base, &mut ca_files, &mut problems);
     let listening = listen::read(&top, &mut problems);
 
-    let mut domains = Domains::new(config.plans, !problems.is_broken(top.place));
+    let mut domains = Domains::new((config.plans, !problems.is_broken(top.place)), issuing, ca_files);
     if let Some(table) = top.table("fallback", &keys::FALLBACK, &mut problems) {
         let pair = PairUse::read(&table, base, None, &mut problems);
         config.fallback = pair.as_ref().map(|pair| pair.pair.clone());
@@ -176,11 +187,15 @@ pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics
     domains.read_file(&top, base, &mut problems);
     read_included(&top, path, base, &mut domains, &mut problems);
     listening.check_default(|name| domains.contains(name), &mut problems);
+    domains.issuing.check_site(|name| domains.contains(name), &mut problems);
+    note_issuance(&domains, path, &mut problems);
 
-    let sources = problems.verdict()?;
-    let (plans, sites, pairs) = domains.into_parts();
-    config = Config { listen: listening.listen, plans, domains: sites, ..config };
-    Ok(Loaded { config, pairs, sources })
+    let (sources, notes) = problems.verdict()?;
+    let Domains { plans, sites, pairs, issuing, groups, .. } = domains;
+    let groups = groups.list.into_iter().map(|(_, group)| group).collect();
+    let acme = issuing.acme;
+    config = Config { listen: listening.listen, plans, acme, vault, domains: sites, groups, ..config };
+    Ok(Loaded { config, pairs, notes, sources })
 }
 
 fn read_top(top: &Reader, base: &Path, config: &mut Config, problems: &mut Problems) {

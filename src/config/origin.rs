@@ -19,9 +19,10 @@ use crate::site::{OriginSpec, OriginTls, Scheme};
 
 const EXAMPLE: &str = "write \"http://10.0.0.2:8080\" or \"https://origin.example.com\"";
 
-type Roots = Arc<[CertificateDer<'static>]>;
+/// Roots to trust.
+pub type Roots = Arc<[CertificateDer<'static>]>;
 
-/// The files of `ca` read so far: thousands of domains may name the same one.
+/// The files of `ca` and `ca_file` read so far: thousands of domains may name the same one.
 #[derive(Debug, Default)]
 pub struct CaFiles(HashMap<PathBuf, Result<Roots, Wrong>>);
 
@@ -51,7 +52,11 @@ fn read_tls(table: &Reader, base: &Path, ca_files: &mut CaFiles, problems: &mut 
 }
 
 impl CaFiles {
-    fn get(&mut self, path: PathBuf) -> Result<Roots, Wrong> {
+    /// The certificates in the file `path`.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds something else.
+    pub fn get(&mut self, path: PathBuf) -> Result<Roots, Wrong> {
         self.0.entry(path).or_insert_with_key(|path| read_ca(path)).clone()
     }
 }

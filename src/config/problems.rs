@@ -15,6 +15,10 @@ const MAX_KEPT: usize = 10_000;
 pub struct Problems {
     sources: Sources,
     found: Vec<(Option<Place>, Diagnostic)>,
+    /// What is right but may not be meant, in the order found.
+    notes: Vec<Diagnostic>,
+    /// What they say: of a file that a thousand domains name, one note is enough.
+    noted: HashSet<String>,
     not_kept: usize,
     /// Lines that are no TOML: what was made of them is not worth a second complaint.
     broken_lines: HashSet<(u32, usize)>,
@@ -57,6 +61,23 @@ impl Problems {
         self.domains_missing = true;
         if self.has_room() {
             self.found.push((None, Diagnostic::of_file(file, line, wrong)));
+        }
+    }
+
+    /// What stands at `place` is right but may not be meant.
+    pub fn note(&mut self, place: Place, wrong: Wrong) {
+        let note = Self::diagnostic(&self.sources, (place, ""), &[], wrong);
+        self.add_note(note);
+    }
+
+    /// The same of `file` as a whole.
+    pub fn note_file(&mut self, file: &Path, wrong: Wrong) {
+        self.add_note(Diagnostic::of_file(file, None, wrong));
+    }
+
+    fn add_note(&mut self, note: Diagnostic) {
+        if self.notes.len() < MAX_KEPT && self.noted.insert(note.message.clone()) {
+            self.notes.push(note.into_note());
         }
     }
 
@@ -103,13 +124,13 @@ impl Problems {
         }
     }
 
-    /// The files, if nothing is wrong with them; else everything that is, in the order of the files.
+    /// The files and the notes, if nothing is wrong with them; else everything that is, in the order of the files.
     ///
     /// # Errors
     /// What was reported.
-    pub fn verdict(mut self) -> Result<Sources, Diagnostics> {
+    pub fn verdict(mut self) -> Result<(Sources, Vec<Diagnostic>), Diagnostics> {
         if self.found.is_empty() {
-            return Ok(self.sources);
+            return Ok((self.sources, self.notes));
         }
         self.found.sort_by_key(|(place, _)| *place);
         let list = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();

@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Wrong, shown};
-use super::keys::Keys;
+use super::keys::{Keys, either};
 use super::problems::Problems;
 use super::source::Place;
 
@@ -80,8 +80,8 @@ impl<'t, 'i> Reader<'t, 'i> {
         if let Some(value) = self.value(key) {
             return value.read(problems, read);
         }
-        // Of a misspelt key one complaint is enough. No table has that many keys, unless somebody wants this to be slow.
-        if self.table.keys().take(100).any(|written| self.keys.means(written.get_ref(), key)) {
+        // Of a misspelt key one complaint is enough.
+        if self.has_slip_of(key) {
             return None;
         }
         let message = match self.keys.table {
@@ -90,6 +90,49 @@ impl<'t, 'i> Reader<'t, 'i> {
         };
         problems.report_missing(self.place, Wrong::new(message, format!("write `{key} = {example}`")));
         None
+    }
+
+    /// The only one of `keys` that is written. That there is none, or more than one, is reported; `example` is what one
+    /// would write.
+    pub fn one_of(&self, keys: &[&'static str], example: &str, problems: &mut Problems) -> Option<Value<'t, 'i>> {
+        let mut written: Vec<Value> = keys.iter().filter_map(|key| self.value(key)).collect();
+        written.sort_by_key(|value| value.place);
+        match written.as_slice() {
+            [one] => return Some(*one),
+            [first, second, ..] => {
+                let wrong = Wrong::new(
+                    format!("`{}` beside `{}`", second.key, first.key),
+                    format!("write one of them: {}", either(keys)),
+                );
+                problems.report_both((second.place, "and here"), (first.place, "here"), wrong);
+            }
+            [] if keys.iter().any(|key| self.has_slip_of(key)) => {}
+            [] => {
+                let message = format!("{} is missing in `{}`", either(keys), self.keys.table);
+                problems.report_missing(self.place, Wrong::new(message, format!("write `{example}`")));
+            }
+        }
+        None
+    }
+
+    /// The entries of the table `key`, whose names are the operator's.
+    pub fn entries(&self, key: &'static str, problems: &mut Problems) -> Vec<(&'t str, Value<'t, 'i>)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.value else {
+            problems.report(value.place, value.expected("a table", format!("write `{key} = {{ NAME = \"...\" }}`")));
+            return Vec::new();
+        };
+        let entries = table.iter().map(|(name, element)| {
+            let place = Place::new(self.place.file(), element.span());
+            (name.get_ref().as_ref(), Value { key, place, value: element.get_ref() })
+        });
+        entries.collect()
+    }
+
+    /// Whether a key was written that was probably meant to be `key`. No table has that many keys, unless somebody wants
+    /// this to be slow.
+    fn has_slip_of(&self, key: &str) -> bool {
+        self.table.keys().take(100).any(|written| self.keys.means(written.get_ref(), key))
     }
 
     /// The elements of the array `key` that `read` understands, each with its place; the others are reported.
@@ -259,6 +302,11 @@ impl<'t, 'i> Value<'t, 'i> {
     /// Whether it is an array of nothing.
     pub fn is_empty(&self) -> bool {
         matches!(self.value, DeValue::Array(array) if array.is_empty())
+    }
+
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
     }
 
     /// That the value is not `what` it should be.

@@ -1,7 +1,7 @@
 //! The files of a configuration and places in them.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -175,14 +175,25 @@ pub fn read_named(path: &Path) -> Result<String, Unreadable> {
 /// # Errors
 /// [`Unreadable`] says why not.
 pub fn read_regular(path: &Path) -> Result<String, Unreadable> {
+    regular(path)?;
+    read_named(path)
+}
+
+/// Whether a file that a configuration names could be read, which is not done: what is in it is no text, or secret.
+///
+/// # Errors
+/// [`Unreadable`] says why not.
+pub fn open_regular(path: &Path) -> Result<Metadata, Unreadable> {
+    regular(path)?;
+    Ok(File::open(path)?.metadata()?)
+}
+
+fn regular(path: &Path) -> Result<(), Unreadable> {
     let kind = path.metadata()?.file_type();
     if kind.is_dir() {
         return Err(Unreadable::Directory);
     }
-    if !kind.is_file() {
-        return Err(Unreadable::Special);
-    }
-    read_named(path)
+    if kind.is_file() { Ok(()) } else { Err(Unreadable::Special) }
 }
 
 #[cfg(test)]

@@ -1,10 +1,16 @@
 //! What the reader says of a file, through one door: the text of a file in, what a person reads out.
 
 mod anything;
+mod dns;
 mod example;
 mod files;
+mod issuance;
+mod managed;
+mod meant;
+mod notes;
 mod syntax;
 mod values;
+mod vault;
 
 use std::path::Path;
 

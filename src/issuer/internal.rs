@@ -1,7 +1,8 @@
 //! The internal authority: the last resort, so that a domain without any valid certificate still answers over TLS.
 //!
-//! Nobody trusts it, and nothing of it outlives the process: its key is made at first use and never written. It makes
-//! one certificate per configured domain, never per name that a client sends.
+//! Nobody trusts it unless told to. Its key is made at first use; whoever can keep it sealed takes it
+//! ([`InternalCa::export`]) and gives it back to the next process ([`InternalCa::adopt`]). The certificates that it makes
+//! stay in memory: one per configured domain, never per name that a client sends.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +13,11 @@ use arc_swap::ArcSwapOption;
 use aws_lc_rs::rand;
 use dashmap::DashMap;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use zeroize::Zeroize;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::certificate::{Certificate, LastResort};
 use crate::clock::UnixTime;
@@ -56,7 +57,8 @@ struct Slot<T> {
 struct Authority {
     generation: u64,
     validity: Validity,
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 struct Leaf {
@@ -79,7 +81,26 @@ impl InternalCa {
 
     /// The root certificate at `now`, PEM, for a client that is to trust it. Empty if there can be none at `now`.
     pub fn root_pem(&self, now: UnixTime) -> String {
-        self.authority(now).map(|authority| authority.issuer.pem()).unwrap_or_default()
+        let Some(authority) = self.authority(now) else { return String::new() };
+        let line_ends = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        pem::encode_config(&pem::Pem::new("CERTIFICATE", authority.root.to_vec()), line_ends)
+    }
+
+    /// The root certificate (DER) and its key (PKCS#8), to be kept sealed. `None` if there can be none at `now`.
+    pub fn export(&self, now: UnixTime) -> Option<(Vec<u8>, Zeroizing<Vec<u8>>)> {
+        let authority = self.authority(now)?;
+        Some((authority.root.to_vec(), Zeroizing::new(authority.issuer.key().serialized_der().to_vec())))
+    }
+
+    /// Goes on as the authority that was kept: from now on it signs. Returns whether it can; if not, nothing changes.
+    pub fn adopt(&self, root: &[u8], key_pkcs8: &[u8]) -> bool {
+        let _making = self.authority.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation.load(Ordering::Acquire).wrapping_add(1);
+        let Some(adopted) = Authority::kept(root, key_pkcs8, generation) else { return false };
+        // Leaves of the authority that was here before are made anew.
+        self.generation.store(generation, Ordering::Release);
+        self.authority.current.store(Some(Arc::new(adopted)));
+        true
     }
 
     /// Forgets the certificates of all domains that are not in `keep`.
@@ -174,8 +195,21 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).ok()?;
-        let issuer = CertifiedIssuer::self_signed(params, key).ok()?;
-        Some(Self { generation, validity, issuer })
+        let root = params.self_signed(&key).ok()?.der().clone();
+        Some(Self { generation, validity, root, issuer: Issuer::new(params, key) })
+    }
+
+    /// One that was made before.
+    fn kept(root: &[u8], key_pkcs8: &[u8], generation: u64) -> Option<Self> {
+        let root = CertificateDer::from(root.to_vec());
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_pkcs8.to_vec()));
+        // The two belong together.
+        let certificate = Certificate::from_der(vec![root.clone()], der).ok()?;
+        let validity = Validity { from_secs: certificate.not_before().secs(), to_secs: certificate.not_after().secs() };
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key_pkcs8), &PKCS_ECDSA_P256_SHA256)
+            .ok()?;
+        let issuer = Issuer::from_ca_cert_der(&root, key).ok()?;
+        Some(Self { generation, validity, root, issuer })
     }
 
     /// Makes a key and a certificate for exactly `domain`.
@@ -345,6 +379,24 @@ mod tests {
         assert_eq!(ca.root_pem(now).is_empty(), !can);
         if let Some(made) = made {
             assert!(Arc::ptr_eq(&made, &ca.certificate(&domain("www.example.com"), now).unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_was_kept_signs_for_the_next_process_too() {
+        let (before, after) = (InternalCa::new(), InternalCa::new());
+        let name = domain("www.example.com");
+        let root = before.root_pem(NOW);
+        let made_without = after.certificate(&name, NOW).unwrap();
+        let (der, key) = before.export(NOW).unwrap();
+        assert!(after.adopt(&der, &key));
+        assert_eq!(after.root_pem(NOW), root);
+        assert!(!Arc::ptr_eq(&made_without, &after.certificate(&name, NOW).unwrap()));
+        verify(&after, "www.example.com", "www.example.com", NOW).unwrap();
+        let (_, other_key) = InternalCa::new().export(NOW).unwrap();
+        for (der, key) in [(&der[..], &other_key[..]), (&der[1..], &key[..]), (&[], &key[..]), (&der[..], &[])] {
+            assert!(!after.adopt(der, key));
+            assert_eq!(after.root_pem(NOW), root);
         }
     }
 

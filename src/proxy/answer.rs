@@ -71,6 +71,14 @@ pub fn to_method(method: &Method, page: Response<Body>) -> Response<Body> {
     response
 }
 
+/// What an authority looks for (RFC 8555, section 8.3).
+pub fn file(content: String) -> Response<Body> {
+    let mut response = Response::new(Body::page(Bytes::from(content)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 fn html(status: StatusCode, page: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::page(page));
     *response.status_mut() = status;

@@ -1,4 +1,4 @@
-//! Port 80: to HTTPS, permanently.
+//! Port 80: to HTTPS, permanently; and what certificate authorities look for here.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -37,7 +37,10 @@ pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, connection: Arc<Conn
         let ends = EndsRequest(Arc::clone(&attended));
         async move {
             let mut arriving = Arriving::new(request);
-            let answered = redirect(&worker.shared.live.snapshot(), &arriving);
+            let answered = match worker.shared.challenges.file(arriving.head.uri.path()) {
+                Some(key_authorization) => Ok(answer::file(key_authorization.into_string())),
+                None => redirect(&worker.shared.live.snapshot(), &arriving),
+            };
             let reusable = answered.as_ref().err().is_none_or(|refusal| !refusal.ends_connection());
             let close = !(reusable && arriving.drain().await);
             let mut response = answered.unwrap_or_else(|refusal| answer::refusal(refusal, None, false));

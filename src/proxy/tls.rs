@@ -1,5 +1,6 @@
 //! The handshake: which site, which certificate. The only file that implements a rustls trait for clients' connections.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,14 +11,16 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::socket::Socket;
 use super::worker::Shared;
 use crate::certificate::Source;
+use crate::challenge;
 use crate::clock::UnixTime;
 use crate::meter::Slot;
+use crate::name::normalize_host;
 
 /// The alert `unrecognized_name` (RFC 6066, section 3), fatal, as a record: rustls itself would say `access_denied`.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -59,6 +62,15 @@ impl Acceptor {
         Ok(Self { template, tickets: rustls::crypto::aws_lc_rs::Ticketer::new()? })
     }
 
+    /// The configuration of a handshake that proves control over a name (RFC 8737, section 3), and serves nothing.
+    fn proving(&self, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
+        let mut config = self.template.clone();
+        config.cert_resolver = Arc::new(Chosen(Some(key)));
+        config.alpn_protocols = vec![challenge::ALPN.to_vec()];
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    }
+
     fn config(&self, key: Arc<CertifiedKey>, slot: Slot) -> Arc<ServerConfig> {
         let mut config = self.template.clone();
         config.cert_resolver = Arc::new(Chosen(Some(key)));
@@ -73,6 +85,10 @@ pub async fn accept(shared: &Shared, socket: Socket) -> Option<Accepted> {
     let failed = |_| counters.handshakes_failed.inc();
     let mut start = LazyConfigAcceptor::new(HelloReader::default(), socket).await.map_err(failed).ok()?;
     let hello = start.client_hello();
+    if hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == challenge::ALPN)) {
+        prove(shared, start).await;
+        return None;
+    }
     let snapshot = shared.live.snapshot();
     // Only a client without SNI is told apart by the address it came to, so only then is the kernel asked.
     let local = match hello.server_name() {
@@ -103,6 +119,19 @@ pub async fn accept(shared: &Shared, socket: Socket) -> Option<Accepted> {
     }
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     Some(Accepted { stream, slot, source, is_http2 })
+}
+
+/// Shows an authority the certificate that it looks for, and is done: no request follows.
+async fn prove(shared: &Shared, mut start: StartHandshake<Socket>) {
+    let name = start.client_hello().server_name().and_then(|name| normalize_host(name).map(Cow::into_owned));
+    let Some(key) = name.and_then(|name| shared.challenges.certificate(&name)) else {
+        shared.counters.handshakes_unrecognized_name.inc();
+        return refuse_name(&mut start.io).await;
+    };
+    let config = shared.acceptor.proving(key);
+    if let Ok(mut stream) = start.into_stream(config).await {
+        _ = stream.shutdown().await;
+    }
 }
 
 async fn refuse_name(socket: &mut Socket) {

@@ -19,6 +19,7 @@ use super::date::Date;
 use super::held::{Clients, Held};
 use super::pulse::Pulse;
 use super::{plain, serve, tls};
+use crate::challenge::Board;
 use crate::clock::Clock;
 use crate::meter::{Shipment, WorkerMeter};
 use crate::origin::Origins;
@@ -53,6 +54,8 @@ pub struct Shared {
     places: Arc<Semaphore>,
     /// The TLS configuration and its tickets.
     pub acceptor: Arc<tls::Acceptor>,
+    /// What authorities look for while they issue.
+    pub challenges: Arc<Board>,
 }
 
 impl Shared {
@@ -68,7 +71,7 @@ impl Shared {
     ) -> Result<Self, rustls::Error> {
         let acceptor = Arc::new(tls::Acceptor::new()?);
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { live, clock, counters, clients: Arc::default(), places, acceptor })
+        Ok(Self { live, clock, counters, clients: Arc::default(), places, acceptor, challenges: Arc::default() })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod files;
 mod fold;
+pub(super) mod inventory;
 mod read;
 mod seal;
 mod trim;
@@ -25,11 +26,36 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, QueryBuilder, SqliteConnection, SqlitePool,
 };
 
-use super::{FILE, Remembered, StoreError};
+use super::{FILE, StoreError};
 use crate::clock::UnixTime;
 
-/// The schema, a step at a time: `PRAGMA user_version` is how many were taken.
-const SCHEMA: [&str; 1] = [include_str!("schema/sqlite/0001_usage.sql")];
+/// What is particular to a database.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// The file's name in `data_dir`.
+    file: &'static str,
+    /// The schema, a step at a time: `PRAGMA user_version` is how many were taken.
+    schema: &'static [&'static str],
+    /// Reads from each table of the whole schema: damage is better met at once than in the middle of things.
+    probe: &'static str,
+    /// Octets of a page of a database that is made. One that is there keeps its own.
+    page_bytes: u32,
+    /// Kept in memory by the connection that writes.
+    writer_cache_kib: u32,
+}
+
+/// The database for what was metered.
+pub(super) const USAGE: Layout = Layout {
+    file: FILE,
+    schema: &[include_str!("schema/sqlite/0001_usage.sql")],
+    // A row of each table meets gross damage. To read everything would take too long.
+    probe: "SELECT (SELECT max(name) FROM domain), EXISTS (SELECT * FROM series), EXISTS (SELECT * FROM day),
+            EXISTS (SELECT * FROM state), EXISTS (SELECT * FROM mark)",
+    page_bytes: 4096,
+    // The states of 100,000 names.
+    writer_cache_kib: 32 * 1024,
+};
+
 /// Takes the write lock at once: a transaction that began by reading could be refused it half way.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 /// Rows to a statement. Most statements have exactly so many, and so are prepared once.
@@ -38,8 +64,6 @@ const ROWS_MAX: usize = 500;
 const READERS_MAX: u32 = 4;
 /// How long a verb waits for its connection, and then for the lock of another process.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Pages kept in memory by the connection that writes: the states of 100,000 names.
-const WRITER_CACHE_KIB: u32 = 32 * 1024;
 /// What the write-ahead log is cut to after it had to grow.
 const LOG_KEPT_BYTES: u32 = 64 << 20;
 
@@ -55,6 +79,7 @@ pub(super) struct Sqlite {
 /// What all clones and connections of a database know in common.
 #[derive(Debug)]
 struct Shared {
+    layout: &'static Layout,
     path: PathBuf,
     file: Mutex<FileSeen>,
     /// The ids of names met since the start: most folds are of names that were folded before.
@@ -72,40 +97,49 @@ struct FileSeen {
 
 impl Sqlite {
     /// Opens or makes the database, set aside and replaced if it is damaged.
-    pub(super) async fn open(data_dir: &Path, now: UnixTime) -> Result<(Self, Option<PathBuf>), StoreError> {
-        match Self::open_sound(data_dir).await {
-            Err(StoreError::Damaged { .. }) => Self::replace(data_dir, now).await,
+    pub(super) async fn open(
+        layout: &'static Layout,
+        data_dir: &Path,
+        now: UnixTime,
+    ) -> Result<(Self, Option<PathBuf>), StoreError> {
+        match Self::open_sound(layout, data_dir).await {
+            Err(StoreError::Damaged { .. }) => Self::replace(layout, data_dir, now).await,
             opened => Ok((opened?, None)),
         }
     }
 
     /// Sets aside what is there, and opens a fresh one.
-    pub(super) async fn replace(data_dir: &Path, now: UnixTime) -> Result<(Self, Option<PathBuf>), StoreError> {
-        let path = data_dir.join(FILE);
+    pub(super) async fn replace(
+        layout: &'static Layout,
+        data_dir: &Path,
+        now: UnixTime,
+    ) -> Result<(Self, Option<PathBuf>), StoreError> {
+        let path = data_dir.join(layout.file);
         let set_aside = files::set_aside(&path, now).map_err(|e| error(&path, e.into()))?;
-        Ok((Self::open_sound(data_dir).await?, set_aside))
+        Ok((Self::open_sound(layout, data_dir).await?, set_aside))
     }
 
-    async fn open_sound(data_dir: &Path) -> Result<Self, StoreError> {
-        let path = data_dir.join(FILE);
+    async fn open_sound(layout: &'static Layout, data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join(layout.file);
         keep_private(&path).map_err(|e| error(&path, e.into()))?;
         let options = options(&path);
         let write = options
             .clone()
+            .page_size(layout.page_bytes)
             .journal_mode(SqliteJournalMode::Wal)
             // A commit is on the disk when it returns: what it holds is then removed from the journal.
             .synchronous(SqliteSynchronous::Full)
-            .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+            .pragma("cache_size", format!("-{}", layout.writer_cache_kib))
             .pragma("journal_size_limit", LOG_KEPT_BYTES.to_string());
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(Shared::new(layout, path));
         let writer = shared.pool(1, write);
         let sqlite = Self { readers: shared.pool(READERS_MAX, options.read_only(true)), writer, shared };
         sqlite.closed_unless(sqlite.migrate().await).await
     }
 
     /// Opens a database of exactly this schema, read-only. `None` if there is none.
-    pub(super) async fn open_to_read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
-        let path = data_dir.join(FILE);
+    pub(super) async fn open_to_read(layout: &'static Layout, data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = data_dir.join(layout.file);
         if !path.try_exists().map_err(|e| error(&path, e.into()))? {
             return Ok(None);
         }
@@ -113,25 +147,20 @@ impl Sqlite {
         // whose process has ended) is read as one that does not change.
         let is_still = !files::has_log(&path) && access(data_dir, Access::WRITE_OK).is_err();
         let options = options(&path).read_only(true).immutable(is_still);
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(Shared::new(layout, path));
         let readers = shared.pool(READERS_MAX, options);
         let sqlite = Self { writer: readers.clone(), readers, shared };
         sqlite.closed_unless(sqlite.require_schema().await).await.map(Some)
     }
 
-    /// Reads a database beside which nothing can be written. Nobody else may write to it meanwhile.
-    pub(super) async fn glimpse(data_dir: &Path) -> Result<Remembered, StoreError> {
-        let path = data_dir.join(FILE);
+    /// Opens a database beside which nothing can be written. Nobody else may write to it meanwhile.
+    async fn open_still(layout: &'static Layout, data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join(layout.file);
         let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(true);
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(Shared::new(layout, path));
         let readers = shared.pool(1, options);
         let sqlite = Self { writer: readers.clone(), readers, shared };
-        let remembered = match sqlite.require_schema().await {
-            Ok(()) => sqlite.remembered().await,
-            Err(error) => Err(error),
-        };
-        sqlite.close().await;
-        remembered
+        sqlite.closed_unless(sqlite.require_schema().await).await
     }
 
     async fn closed_unless(&self, opened: Result<(), StoreError>) -> Result<Self, StoreError> {
@@ -149,21 +178,25 @@ impl Sqlite {
 
     async fn migrate(&self) -> Result<(), StoreError> {
         let mut conn = self.writer().await?;
-        let migrated = migrate_to_latest(&mut conn).await;
+        let migrated = migrate_to_latest(&mut conn, self.shared.layout).await;
         let version = self.end(conn, migrated)?;
         self.known_schema(version).map(drop)
     }
 
     async fn require_schema(&self) -> Result<(), StoreError> {
         let mut conn = self.reader().await?;
-        let version = sound_version(&mut conn).await;
+        let version = sound_version(&mut conn, self.shared.layout).await;
         let steps = self.known_schema(self.end(conn, version)?)?;
-        if steps < SCHEMA.len() { Err(StoreError::Older(self.shared.path.clone())) } else { Ok(()) }
+        if steps < self.shared.layout.schema.len() { Err(StoreError::Older(self.shared.path.clone())) } else { Ok(()) }
     }
 
     fn known_schema(&self, version: i64) -> Result<usize, StoreError> {
         let steps = usize::try_from(version).unwrap_or_default();
-        if steps > SCHEMA.len() { Err(StoreError::Newer(self.shared.path.clone())) } else { Ok(steps) }
+        if steps > self.shared.layout.schema.len() {
+            Err(StoreError::Newer(self.shared.path.clone()))
+        } else {
+            Ok(steps)
+        }
     }
 
     async fn writer(&self) -> Result<PoolConnection<sqlx::Sqlite>, StoreError> {
@@ -184,9 +217,9 @@ impl Sqlite {
 }
 
 impl Shared {
-    fn new(path: PathBuf) -> Self {
+    fn new(layout: &'static Layout, path: PathBuf) -> Self {
         let file = FileSeen { id: file_id(&path), since: Instant::now() };
-        Self { path, file: Mutex::new(file), ids: Mutex::default() }
+        Self { layout, path, file: Mutex::new(file), ids: Mutex::default() }
     }
 
     fn pool(self: &Arc<Self>, connections_max: u32, options: SqliteConnectOptions) -> SqlitePool {
@@ -238,16 +271,16 @@ fn keep_private(path: &Path) -> io::Result<()> {
 }
 
 /// Takes the steps that are missing, all or none, and returns the version that is then there.
-async fn migrate_to_latest(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+async fn migrate_to_latest(conn: &mut SqliteConnection, layout: &Layout) -> Result<i64, sqlx::Error> {
     let mut tx = conn.begin_with(BEGIN).await?;
     let mut version = schema_version(&mut tx).await?;
-    for step in SCHEMA.iter().skip(usize::try_from(version).unwrap_or_default()) {
+    for step in layout.schema.iter().skip(usize::try_from(version).unwrap_or_default()) {
         tx.execute(sqlx::raw_sql(*step)).await?;
         version = version.saturating_add(1);
         tx.execute(sqlx::raw_sql(AssertSqlSafe(format!("PRAGMA user_version = {version}")))).await?;
     }
     tx.commit().await?;
-    look_into_tables(conn, version).await?;
+    look_into_tables(conn, layout, version).await?;
     Ok(version)
 }
 
@@ -255,22 +288,16 @@ async fn schema_version(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error>
     sqlx::query_scalar("PRAGMA user_version").fetch_one(conn).await
 }
 
-async fn sound_version(conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+async fn sound_version(conn: &mut SqliteConnection, layout: &Layout) -> Result<i64, sqlx::Error> {
     let version = schema_version(conn).await?;
-    look_into_tables(conn, version).await?;
+    look_into_tables(conn, layout, version).await?;
     Ok(version)
 }
 
-/// Reads a row of each table of this very schema: gross damage is better met now than in the middle of things. To read
-/// everything would take too long.
-async fn look_into_tables(conn: &mut SqliteConnection, version: i64) -> Result<(), sqlx::Error> {
-    if usize::try_from(version) == Ok(SCHEMA.len()) {
-        sqlx::query(
-            "SELECT (SELECT max(name) FROM domain), EXISTS (SELECT * FROM series), EXISTS (SELECT * FROM day),
-             EXISTS (SELECT * FROM state), EXISTS (SELECT * FROM mark)",
-        )
-        .execute(conn)
-        .await?;
+/// Probes the tables, if they are those of this very schema.
+async fn look_into_tables(conn: &mut SqliteConnection, layout: &Layout, version: i64) -> Result<(), sqlx::Error> {
+    if usize::try_from(version) == Ok(layout.schema.len()) {
+        sqlx::query(layout.probe).execute(conn).await?;
     }
     Ok(())
 }
@@ -313,11 +340,8 @@ const NOT_A_DATABASE: u32 = 26;
 
 fn error(path: &Path, source: sqlx::Error) -> StoreError {
     let is_damaged = match &source {
-        sqlx::Error::Database(e) => {
-            e.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| {
-                let primary = code & 0xff;
-                primary == CORRUPT || primary == NOT_A_DATABASE
-            }) || files::is_log_no_file(path)
+        sqlx::Error::Database(_) => {
+            matches!(primary_code(&source), Some(CORRUPT | NOT_A_DATABASE)) || files::is_log_no_file(path)
         }
         // The tables are STRICT: a column of another type than its own was not written by SQLite.
         sqlx::Error::ColumnDecode { .. } => true,
@@ -325,4 +349,10 @@ fn error(path: &Path, source: sqlx::Error) -> StoreError {
     };
     let path = path.to_owned();
     if is_damaged { StoreError::Damaged { path, source } } else { StoreError::Unavailable { path, source } }
+}
+
+/// SQLite's code for what went wrong, without what extends it. `None`: it was not SQLite.
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let code = error.as_database_error()?.code()?.parse::<u32>().ok()?;
+    Some(code & 0xff)
 }

@@ -1,45 +1,144 @@
 //! The expiry watch: which certificate serves each domain, told when it changes. It changes nothing itself: every
 //! handshake makes the choice against the clock.
+//!
+//! How a domain stands changes when its certificates do (there is a new snapshot), when one of them begins or ends
+//! (known ahead), when a key turns out not to open (counted), or when the clock is set back. Only then is it looked at:
+//! a hundred thousand domains cost nothing while nothing happens.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 
 use super::alerts::Alerts;
 use crate::alert::{Alert, AlertKind};
-use crate::certificate::Source;
+use crate::certificate::{Source, key_changes};
 use crate::clock::UnixTime;
 use crate::meter::Slot;
+use crate::site::Site;
 use crate::snapshot::Snapshot;
 
-/// What served each domain when it was last looked at.
-#[derive(Debug, Default)]
+/// What served each domain when it was last looked at, and when to look again.
+#[derive(Debug)]
 pub struct Watch {
-    serving: HashMap<Slot, Source>,
+    /// One for each name ever served, as slots are.
+    watched: HashMap<Slot, Watched>,
+    /// By the time at which the clock alone changes something.
+    due: BTreeSet<(UnixTime, Slot)>,
+    /// When it was last looked.
+    looked_at: UnixTime,
+    /// Whose sites are watched. It is not kept alive, but its address is not used again.
+    snapshot: Weak<Snapshot>,
+    /// Reads how often keys turned out not to open, which is [`key_changes`] everywhere but in tests.
+    read_key_changes: fn() -> u64,
+    key_changes: u64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    /// The site as of the last snapshot; gone if that had none of this name.
+    site: Weak<Site>,
+    serving: Source,
+    /// Its place in [`Watch::due`].
+    due: Option<UnixTime>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new(key_changes)
+    }
 }
 
 impl Watch {
-    /// Compares what serves at `now` with what served before, and raises an alert for each swap.
-    pub fn step(&mut self, now: UnixTime, snapshot: &Snapshot, alerts: &Alerts) {
-        for site in snapshot.sites() {
-            let standing = site.certificates.standing(now);
-            // A domain that is new has lost nothing yet, but a fallback from the first second is still told.
-            let serving = self.serving.entry(site.slot).or_insert(Source::Own);
-            let before = std::mem::replace(serving, standing.source);
-            let raise =
-                |kind, detail: String| alerts.raise(&Alert { kind, domain: site.name.shared(), at: now, detail });
-            if standing.source == before {
-                continue;
+    fn new(read_key_changes: fn() -> u64) -> Self {
+        Self {
+            watched: HashMap::new(),
+            due: BTreeSet::new(),
+            looked_at: UnixTime::from_ms(i64::MIN),
+            snapshot: Weak::new(),
+            read_key_changes,
+            key_changes: 0,
+        }
+    }
+
+    /// Compares what serves at `now` with what served before, and raises an alert for each swap. Gives back how many
+    /// sites had to be looked at.
+    pub fn step(&mut self, now: UnixTime, snapshot: &Arc<Snapshot>, alerts: &Alerts) -> usize {
+        // Read before looking: what breaks meanwhile is looked at next time.
+        let key_changes = (self.read_key_changes)();
+        let all = now < self.looked_at || key_changes != self.key_changes;
+        let is_new = !std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot));
+        (self.looked_at, self.key_changes) = (now, key_changes);
+        let mut looked = 0;
+        if is_new {
+            self.snapshot = Arc::downgrade(snapshot);
+            self.forget_others(snapshot);
+        }
+        if is_new || all {
+            for site in snapshot.sites() {
+                let known = self.watched.get(&site.slot);
+                if all || known.is_none_or(|it| !std::ptr::eq(it.site.as_ptr(), Arc::as_ptr(site))) {
+                    self.look(site, now, alerts);
+                    looked += 1;
+                }
             }
-            if before == Source::Own
-                && let Some(own) = standing.own_not_after
-                && own.secs() < now.secs()
-            {
-                raise(AlertKind::CertificateExpired, format!("its own certificate expired at {own}"));
+        }
+        while let Some((at, slot)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            match self.watched.get(&slot).and_then(|it| it.site.upgrade()) {
+                Some(site) => {
+                    self.look(&site, now, alerts);
+                    looked += 1;
+                }
+                None => _ = self.due.remove(&(at, slot)),
             }
-            if standing.source.is_fallback() {
-                raise(AlertKind::FallbackInstalled, format!("served with the {} certificate", standing.source));
-            } else {
-                raise(AlertKind::FallbackEnded, "its own certificate serves again".to_owned());
+        }
+        looked
+    }
+
+    /// Names that are not served any more are not looked at; what served them last is kept, for when they are again.
+    fn forget_others(&mut self, snapshot: &Snapshot) {
+        let served: HashMap<Slot, *const Site> = snapshot.sites().map(|site| (site.slot, Arc::as_ptr(site))).collect();
+        for (slot, watched) in &mut self.watched {
+            if !served.contains_key(slot) {
+                watched.site = Weak::new();
+                if let Some(due) = watched.due.take() {
+                    self.due.remove(&(due, *slot));
+                }
             }
         }
     }
+
+    fn look(&mut self, site: &Arc<Site>, now: UnixTime, alerts: &Alerts) {
+        let standing = site.certificates.standing(now);
+        let next = site.certificates.next_change(now);
+        // A domain that is new has lost nothing yet, but a fallback from the first second is still told.
+        let watched = self.watched.entry(site.slot).or_insert_with(|| Watched {
+            site: Weak::new(),
+            serving: Source::Own,
+            due: None,
+        });
+        let before = std::mem::replace(&mut watched.serving, standing.source);
+        watched.site = Arc::downgrade(site);
+        if let Some(due) = std::mem::replace(&mut watched.due, next) {
+            self.due.remove(&(due, site.slot));
+        }
+        self.due.extend(next.map(|at| (at, site.slot)));
+
+        if standing.source == before {
+            return;
+        }
+        let raise = |kind, detail: String| alerts.raise(&Alert { kind, domain: site.name.shared(), at: now, detail });
+        if before == Source::Own
+            && let Some(own) = standing.own_not_after
+            && own.secs() < now.secs()
+        {
+            raise(AlertKind::CertificateExpired, format!("its own certificate expired at {own}"));
+        }
+        if standing.source.is_fallback() {
+            raise(AlertKind::FallbackInstalled, format!("served with the {} certificate", standing.source));
+        } else {
+            raise(AlertKind::FallbackEnded, "its own certificate serves again".to_owned());
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ mod cli;
 mod disk;
 mod durability;
 mod framing;
+mod issuance;
 mod limits;
 mod metering;
 mod origins;

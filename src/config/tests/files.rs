@@ -80,7 +80,7 @@ fn what_is_wrong_with_included_files_is_said_where_it_is() {
     1 | include = ["more.toml"]
       | ^^^^^^^
       |
-      = help: included files hold only `[[domain]]` tables: write it in the main file
+      = help: included files hold only `[[domain]]` and `[[certificate]]` tables: write it in the main file
 
     error: `plans` in an included file
      --> /etc/d/a.toml:2:2
@@ -88,7 +88,7 @@ fn what_is_wrong_with_included_files_is_said_where_it_is() {
     2 | [plans.x]
       |  ^^^^^
       |
-      = help: included files hold only `[[domain]]` tables: write it in the main file
+      = help: included files hold only `[[domain]]` and `[[certificate]]` tables: write it in the main file
 
     error: `colour` in an included file
      --> /etc/d/a.toml:4:2
@@ -96,7 +96,7 @@ fn what_is_wrong_with_included_files_is_said_where_it_is() {
     4 | [colour]
       |  ^^^^^^
       |
-      = help: included files hold only `[[domain]]` tables
+      = help: included files hold only `[[domain]]` and `[[certificate]]` tables
 
     error: `origin` is missing in `[[domain]]`
      --> /etc/d/a.toml:5:1

@@ -49,11 +49,7 @@ use super::{config, domain, origin, wrong};
     "`include` must be an array of strings, not a string",
     "put it in brackets: `include = [\"domains.d/*.toml\"]`"
 )]
-#[case::later(
-    "[acme]\nemail = \"ops@example.com\"",
-    "`acme` is not supported by this version of lockgate",
-    "leave it out"
-)]
+#[case::later("[package]\nname = \"gold\"", "`package` is not supported by this version of lockgate", "leave it out")]
 #[case::access_log_path(
     "[access_log]\nformat = \"json\"",
     "`path` is missing in `[access_log]`",

@@ -58,3 +58,25 @@ pub(super) fn is_log_no_file(path: &Path) -> bool {
 pub(super) fn has_log(path: &Path) -> bool {
     fs::symlink_metadata(with_suffix(path, LOG)).is_ok()
 }
+
+/// Copies a database and its log, as far as it has one, to a name that is free.
+pub(super) fn copy(path: &Path, to: &Path) -> io::Result<()> {
+    for suffix in ["", LOG] {
+        let from = with_suffix(path, suffix);
+        if fs::metadata(&from).is_ok_and(|file| file.is_file()) {
+            fs::copy(from, with_suffix(to, suffix))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a database with its other files, as far as they are there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    for suffix in [INDEX, LOG, ""] {
+        match fs::remove_file(with_suffix(path, suffix)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,18 +1,26 @@
 //! Reading what is stored.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::civil;
 use sqlx::{Connection as _, QueryBuilder, Row as _, SqliteConnection};
 
 use super::super::{Remembered, StoreError};
-use super::{ROWS_MAX, Sqlite, push_list};
+use super::{ROWS_MAX, Sqlite, USAGE, push_list};
 use crate::clock::{Reading, UnixTime};
 use crate::meter::Bucket;
 use crate::usage::{Chain, DayFacts, DayRecord, Hash, Hour, Link, Series, unpack};
 
 impl Sqlite {
+    pub(in crate::store) async fn glimpse(data_dir: &Path) -> Result<Remembered, StoreError> {
+        let sqlite = Self::open_still(&USAGE, data_dir).await?;
+        let remembered = sqlite.remembered().await;
+        sqlite.close().await;
+        remembered
+    }
+
     pub(in crate::store) async fn remembered(&self) -> Result<Remembered, StoreError> {
         let mut conn = self.reader().await?;
         let read = read_remembered(&mut conn).await;

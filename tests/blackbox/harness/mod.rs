@@ -48,7 +48,7 @@ pub use load::{Load, fill_bucket, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
-pub use pebble::Pebble;
+pub use pebble::{Pebble, PebbleSetup};
 pub use pki::{Leaf, Pki, Presented};
 pub use process::{Output, Process, lockgate, program, run};
 pub use scripted::{Scripted, response};

@@ -1,0 +1,55 @@
+//! The operator's program.
+
+use rstest::rstest;
+
+use super::*;
+
+/// A program for `exec` that writes down what it is called with.
+fn script(directory: &TempDir, text: &str) -> String {
+    let path = directory.path().join("hook");
+    std::fs::write(&path, format!("echo \"$@\" >> {}/calls\n{text}\n", directory.path().display())).unwrap();
+    path.display().to_string()
+}
+
+#[rstest]
+#[case::done("exit 0", None)]
+#[case::failed("echo; echo 'no such zone' >&2; echo more >&2; exit 3", Some("exit status: 3: no such zone"))]
+#[case::silent("exit 1", Some("exit status: 1, and nothing on standard error"))]
+#[case::endless("sleep 1000 & sleep 1000", Some("it was killed after 500ms"))]
+#[case::talkative("head -c 1000000 /dev/zero >&2; head -c 1000000 /dev/zero; exit 0", None)]
+#[case::leaves_something("sleep 3 & exit 0", None)]
+#[tokio::test]
+async fn a_program_is_called(#[case] text: &str, #[case] expected: Option<&str>) {
+    let (named, directory) = (named().await, tempfile::tempdir().unwrap());
+    let hook = script(&directory, text);
+    let dns = exec(&["sh", &hook, "--zone"], named.address);
+    let mut records = open(&dns);
+    if text.contains("1000 &") {
+        records = records.with_exec_timeout(Duration::from_millis(500));
+    }
+    let began = Instant::now();
+    let name = "_acme-challenge.delegated.example.test";
+    let result = records.present(name, "value with spaces; $(true)").await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let calls = || std::fs::read_to_string(directory.path().join("calls")).unwrap();
+    let present = "--zone present _acme-challenge.delegated.other.test value with spaces; $(true)\n";
+    assert_eq!(calls(), present);
+    match expected {
+        Some(expected) => check(
+            result,
+            &format!("`sh` did not present the TXT record at _acme-challenge.delegated.other.test: {expected}"),
+        ),
+        None => {
+            records.clear(&result.unwrap()).await.unwrap();
+            assert_eq!(calls(), format!("{present}{}", present.replace("present", "clear")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_missing_is_named() {
+    let named = named().await;
+    let records = open(&exec(&["/nonexistent/hook"], named.address));
+    check(records.present(CHALLENGE, "value").await, "`/nonexistent/hook` did not present");
+    check(records.present(CHALLENGE, "value").await, "it cannot be started: No such file");
+}

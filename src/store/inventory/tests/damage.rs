@@ -1,0 +1,253 @@
+//! Databases that are newer, damaged, or no databases at all.
+
+use std::fs;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+
+use super::*;
+
+/// Enough for many pages: at most four to a page.
+const CERTIFICATES: u32 = 200;
+const ASIDE: &str = "certificates.db.damaged-20270115T080000Z";
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = entries.collect();
+    names.sort();
+    names
+}
+
+/// A closed database with something of everything in it.
+async fn closed() -> TempDir {
+    let world = World::new().await;
+    fill(&world.inventory).await;
+    world.inventory.close().await;
+    assert_eq!(files(world.path()), [FILE]);
+    world.dir
+}
+
+async fn fill(inventory: &Inventory) {
+    for n in 0..CERTIFICATES {
+        let mut new = numbered(n);
+        new.sealed_key = vec![7; 1500].into();
+        inventory.keep(&new).await.unwrap();
+    }
+    inventory.add_data_key(&data_key(1)).await.unwrap();
+    inventory.put_secret(&secret("root")).await.unwrap();
+    inventory.put_account(&account(None)).await.unwrap();
+    inventory.begin_order(&order("example.com", Role::Own)).await.unwrap();
+    inventory.note_attempts(&attempts("example.com", Role::Own)).await.unwrap();
+}
+
+/// What of it is there; certificates by their number.
+async fn contents(inventory: &Inventory) -> (usize, Vec<usize>) {
+    let certificates = inventory.certificates().await.unwrap();
+    assert_eq!(certificates.unusable, []);
+    let others = [
+        inventory.data_keys().await.unwrap() == [data_key(1)],
+        inventory.secret("root").await.unwrap() == Some(secret("root")),
+        inventory.accounts().await.unwrap() == [account(None)],
+        inventory.orders().await.unwrap() == [(OrderId(1), order("example.com", Role::Own))],
+        inventory.attempts().await.unwrap() == [attempts("example.com", Role::Own)],
+    ];
+    let lost = others.iter().zip(0..).filter(|(is_there, _)| !**is_there).map(|(_, n)| n).collect();
+    (certificates.certificates.len(), lost)
+}
+
+/// Fills pages with garbage; the first one is 1. Negative: counted from the end.
+fn overwrite(path: &Path, pages: impl IntoIterator<Item = u64>) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    for page in pages {
+        file.write_all_at(&[0xa5; 8192], (page - 1) * 8192).unwrap();
+    }
+}
+
+fn pages(path: &Path) -> u64 {
+    path.metadata().unwrap().len() / 8192
+}
+
+/// Pages of the table of certificates that hold rows, in the order of the rows.
+async fn leaf_pages(dir: &Path) -> Vec<u64> {
+    let mut conn = connect(dir).await;
+    let sql = "SELECT pageno FROM dbstat WHERE name = 'certificate' AND pagetype = 'leaf' ORDER BY path";
+    let pages: Vec<i64> = sqlx::query_scalar(sql).fetch_all(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    pages.into_iter().map(|page| page as u64).collect()
+}
+
+#[tokio::test]
+async fn a_newer_database_is_left_alone() {
+    let dir = closed().await;
+    tamper(dir.path(), "PRAGMA user_version = 1000").await;
+    let before = fs::read(dir.path().join(FILE)).unwrap();
+    let refused = Inventory::open(dir.path(), NOW).await;
+    assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
+    let refused = Inventory::open_to_read(dir.path()).await;
+    assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
+    assert!(before == fs::read(dir.path().join(FILE)).unwrap());
+    assert_eq!(files(dir.path()), [FILE]);
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_it() {
+    let dir = closed().await;
+    fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
+    let inventory = open(dir.path()).await;
+    inventory.put_secret(&secret("another")).await.unwrap();
+    assert_eq!(files(dir.path()), [FILE, "certificates.db-shm", "certificates.db-wal"]);
+    for file in files(dir.path()) {
+        assert_eq!(dir.path().join(&file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+}
+
+/// Opens it, and says what was salvaged; what was damaged is where it was put, untouched and private.
+async fn salvaged(dir: &Path) -> (usize, Vec<usize>) {
+    let damaged = fs::read(dir.join(FILE)).unwrap();
+    let refused = Inventory::open_to_read(dir).await;
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+    let opened = Inventory::open(dir, NOW).await.unwrap();
+    assert_eq!(opened.set_aside, Some(dir.join(ASIDE)));
+    assert!(fs::read(dir.join(ASIDE)).unwrap() == damaged);
+    let contents = contents(&opened.inventory).await;
+    assert!(opened.salvaged_rows >= contents.0 as u64);
+    // It is used like any other.
+    let id = opened.inventory.keep(&numbered(1000)).await.unwrap();
+    opened.inventory.close().await;
+    for file in files(dir) {
+        assert_eq!(dir.join(&file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    assert!(files(dir).iter().all(|file| file == FILE || file.starts_with(ASIDE)), "{:?}", files(dir));
+    let again = open(dir).await;
+    assert!(again.certificate(id).await.unwrap().is_some());
+    again.close().await;
+    contents
+}
+
+#[rstest]
+#[case::header(|path: &Path| overwrite_start(path, 100))]
+#[case::magic(|path: &Path| overwrite_start(path, 16))]
+#[case::page_size(|path: &Path| overwrite_start(path, 18))]
+#[case::first_page(|path: &Path| overwrite(path, [1]))]
+#[case::schema(|path: &Path| overwrite_start(path, 300))]
+#[tokio::test]
+async fn nothing_is_lost_with_the_first_page(#[case] damage: fn(&Path)) {
+    let dir = closed().await;
+    damage(&dir.path().join(FILE));
+    assert_eq!(salvaged(dir.path()).await, (CERTIFICATES as usize, vec![]));
+}
+
+fn overwrite_start(path: &Path, bytes: usize) {
+    fs::File::options().write(true).open(path).unwrap().write_all_at(&vec![0xa5; bytes], 0).unwrap();
+}
+
+#[rstest]
+#[case::one(&[20], 4)]
+#[case::neighbours(&[20, 21, 22], 12)]
+#[case::apart(&[3, 20, 40], 12)]
+#[case::first(&[0], 4)]
+#[case::last(&[usize::MAX], 4)]
+#[case::both_ends(&[0, usize::MAX], 8)]
+#[tokio::test]
+async fn only_rows_on_damaged_pages_are_lost(#[case] damaged: &[usize], #[case] lost_max: usize) {
+    let dir = closed().await;
+    let leaves = leaf_pages(dir.path()).await;
+    overwrite(&dir.path().join(FILE), damaged.iter().map(|n| *leaves.get(*n).unwrap_or(leaves.last().unwrap())));
+    let (certificates, lost) = salvaged(dir.path()).await;
+    assert!(lost.is_empty(), "{lost:?}");
+    let least = CERTIFICATES as usize - lost_max;
+    assert!((least..CERTIFICATES as usize).contains(&certificates), "{certificates}");
+}
+
+#[tokio::test]
+async fn what_stands_before_the_end_of_a_truncated_file_is_kept() {
+    let dir = closed().await;
+    let path = dir.path().join(FILE);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(pages(&path) / 2 * 8192 + 100).unwrap();
+    let (certificates, lost) = salvaged(dir.path()).await;
+    assert!(certificates > CERTIFICATES as usize / 3, "{certificates}");
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[tokio::test]
+async fn what_only_the_log_holds_is_salvaged_too() {
+    let world = World::new().await;
+    fill(&world.inventory).await;
+    // As a process leaves it that was killed.
+    let killed = tempfile::tempdir().unwrap();
+    for file in [FILE, "certificates.db-wal"] {
+        fs::copy(world.path().join(file), killed.path().join(file)).unwrap();
+    }
+    // The log mends the first page by itself, but not one that was written back before.
+    world.inventory.close().await;
+    let path = killed.path().join(FILE);
+    fs::copy(world.path().join(FILE), &path).unwrap();
+    let log = fs::metadata(killed.path().join("certificates.db-wal")).unwrap().len();
+    assert!(log > 8192, "{log}");
+    overwrite(&path, 1..=pages(&path));
+    match Inventory::open(killed.path(), NOW).await {
+        Ok(opened) => {
+            let (certificates, _) = contents(&opened.inventory).await;
+            assert!(certificates > 0, "{certificates}");
+        }
+        refused => panic!("{refused:?}"),
+    }
+}
+
+#[rstest]
+#[case::garbage(|path: &Path| fs::write(path, "this is no database ".repeat(9999)).unwrap())]
+#[case::a_few_bytes(|path: &Path| fs::write(path, "not much").unwrap())]
+#[case::all_pages(|path: &Path| overwrite(path, 1..=pages(path)))]
+#[tokio::test]
+async fn where_nothing_can_be_read_it_begins_anew(#[case] damage: fn(&Path)) {
+    let dir = closed().await;
+    damage(&dir.path().join(FILE));
+    assert_eq!(salvaged(dir.path()).await, (0, vec![0, 1, 2, 3, 4]));
+}
+
+#[tokio::test]
+async fn numbers_of_rows_that_were_lost_are_not_used_again() {
+    let dir = closed().await;
+    let leaves = leaf_pages(dir.path()).await;
+    overwrite(&dir.path().join(FILE), leaves.last().copied());
+    let opened = Inventory::open(dir.path(), NOW).await.unwrap();
+    assert_eq!(opened.inventory.keep(&numbered(1000)).await.unwrap(), CertificateId(i64::from(CERTIFICATES) + 1));
+}
+
+#[tokio::test]
+async fn damage_that_is_met_later_is_told_apart_and_the_database_can_be_replaced() {
+    let dir = closed().await;
+    let inventory = open(dir.path()).await;
+    let leaves = leaf_pages(dir.path()).await;
+    overwrite(&dir.path().join(FILE), [leaves[9]]);
+    let refused = inventory.certificates().await;
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+    inventory.close().await;
+    let replaced = Inventory::replace(dir.path(), NOW).await.unwrap();
+    assert_eq!(replaced.set_aside, Some(dir.path().join(ASIDE)));
+    assert!(contents(&replaced.inventory).await.0 > CERTIFICATES as usize - 5);
+}
+
+#[tokio::test]
+async fn a_sound_database_that_is_replaced_loses_nothing() {
+    let dir = closed().await;
+    let replaced = Inventory::replace(dir.path(), NOW).await.unwrap();
+    assert_eq!(contents(&replaced.inventory).await, (CERTIFICATES as usize, vec![]));
+    assert_eq!(replaced.salvaged_rows, u64::from(CERTIFICATES) + 6);
+}
+
+#[tokio::test]
+async fn what_was_complete_when_the_process_ended_is_put_in_place() {
+    let dir = closed().await;
+    // Between the two names that a replacement changes.
+    fs::rename(dir.path().join(FILE), dir.path().join("certificates.db.salvaged")).unwrap();
+    assert_eq!(contents(&open(dir.path()).await).await, (CERTIFICATES as usize, vec![]));
+}
+
+#[tokio::test]
+async fn what_was_not_complete_is_not() {
+    let dir = closed().await;
+    fs::write(dir.path().join("certificates.db.salvaged"), "half").unwrap();
+    fs::write(dir.path().join("certificates.db.copy-wal"), "half").unwrap();
+    overwrite(&dir.path().join(FILE), [1]);
+    assert_eq!(salvaged(dir.path()).await, (CERTIFICATES as usize, vec![]));
+}

@@ -1,0 +1,469 @@
+//! Certificates that look after themselves: whoever is due gets one, one order at a time per name, so many at once.
+//!
+//! A tick, then `step(now)`: what the operator wants is looked at when it has changed, what is due is started, what was
+//! issued is published. Orders themselves run beside it.
+
+mod accounts;
+mod due;
+mod order;
+mod proving;
+mod queue;
+mod renewal_info;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::alerts::Alerts;
+use super::custody::{Contents, Custody};
+use crate::alert::{Alert, AlertKind};
+use crate::challenge::Board;
+use crate::clock::{Clock, UnixTime};
+use crate::control::{AskIssuing, Control, Kept, Ordered, WantedCertificate};
+use crate::issuance::backoff::next_attempt;
+use crate::issuance::subject::{Subject, authorities_for};
+use crate::issuance::{Acme, MAX_ORDERS};
+use crate::name::DomainName;
+use crate::snapshot::Live;
+use crate::store::inventory::{Attempts, CertificateId, Order, OrderId, Role};
+use accounts::Accounts;
+use due::{Held, due, jitter};
+pub use order::Failure;
+use order::{Job, Workshop};
+use proving::Providers;
+use queue::{Queue, Task};
+use renewal_info::RenewalInfo;
+
+/// How often it is looked who is due.
+const TICK: Duration = Duration::from_millis(250);
+/// Orders started per tick: a thousand names that are due at once do not shake hands all at once.
+const STARTS_PER_TICK: usize = 4;
+/// How long a certificate that was replaced is kept after it has expired.
+const KEPT_SECS: i64 = 7 * 86_400;
+/// Certificates given up per tick at most.
+const GIVEN_UP_PER_TICK: usize = 100;
+/// Ticks between two looks at what may be given up.
+const TICKS_PER_CLEANING: u32 = 4 * 3600;
+
+/// The loop and what it knows.
+pub struct Issuing {
+    workshop: Arc<Workshop>,
+    control: Arc<Mutex<Control>>,
+    live: Arc<Live>,
+    alerts: Arc<Alerts>,
+    /// Whether the inventory has been read: before, nobody knows what is held already.
+    is_open: bool,
+    edition: u64,
+    acme: Option<Arc<Acme>>,
+    has_http_listener: bool,
+    subjects: HashMap<DomainName, Arc<Subject>>,
+    /// What was asked for and is not configured.
+    once: HashMap<Task, Arc<Subject>>,
+    queue: Queue,
+    renewal_info: RenewalInfo,
+    attempts: HashMap<Task, Attempts>,
+    orders: HashMap<Task, (OrderId, Order)>,
+    under_way: HashSet<Task>,
+    running: JoinSet<(Job, Result<Arc<Kept>, Failure>)>,
+    /// Issued and stored, to be published.
+    fresh: Vec<Arc<Kept>>,
+    /// Who waits for an order of theirs.
+    askers: HashMap<Task, Vec<oneshot::Sender<Ordered>>>,
+    ticks: u32,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct Metrics {
+    orders: IntCounterVec,
+    under_way: IntGauge,
+    waiting: IntGauge,
+}
+
+impl Metrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new("lockgate_acme_orders_total", "Certificate orders by authority and outcome.");
+        let orders = IntCounterVec::new(opts, &["ca", "result"])?;
+        let under_way = IntGauge::new("lockgate_acme_orders_under_way", "Certificate orders under way.")?;
+        let waiting =
+            IntGauge::new("lockgate_acme_orders_waiting", "Certificate orders that are due and wait for their turn.")?;
+        registry.register(Box::new(orders.clone()))?;
+        registry.register(Box::new(under_way.clone()))?;
+        registry.register(Box::new(waiting.clone()))?;
+        Ok(Self { orders, under_way, waiting })
+    }
+}
+
+impl Issuing {
+    /// Knows nothing yet.
+    ///
+    /// # Errors
+    /// If a metric's name is taken.
+    pub fn new(
+        custody: Arc<Custody>,
+        control: Arc<Mutex<Control>>,
+        live: Arc<Live>,
+        board: Arc<Board>,
+        clock: Arc<Clock>,
+        alerts: Arc<Alerts>,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let accounts = Accounts::new(Arc::clone(&custody));
+        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Providers::default(), clock });
+        Ok(Self {
+            renewal_info: RenewalInfo::new(Arc::clone(&workshop)),
+            workshop,
+            control,
+            live,
+            alerts,
+            is_open: false,
+            edition: 0,
+            acme: None,
+            has_http_listener: false,
+            subjects: HashMap::new(),
+            once: HashMap::new(),
+            queue: Queue::default(),
+            attempts: HashMap::new(),
+            orders: HashMap::new(),
+            under_way: HashSet::new(),
+            running: JoinSet::new(),
+            fresh: Vec::new(),
+            askers: HashMap::new(),
+            ticks: 0,
+            metrics: Metrics::register(registry)?,
+        })
+    }
+
+    /// Takes over what the inventory held. Its certificates are in the world already.
+    pub fn take_over(&mut self, contents: Contents) {
+        let task = |subject, role| Task { subject, role };
+        self.attempts = contents.attempts.into_iter().map(|it| (task(it.subject.clone(), it.role), it)).collect();
+        self.orders = contents.orders.into_iter().map(|it| (task(it.1.subject.clone(), it.1.role), it)).collect();
+        self.is_open = true;
+        self.edition = 0;
+    }
+
+    /// Runs until the process ends. `opened` brings what the inventory held when it opens late.
+    pub async fn run(mut self, mut asks: mpsc::Receiver<AskIssuing>, mut opened: mpsc::Receiver<Contents>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.step(self.workshop.clock.read().now).await,
+                Some(done) = self.running.join_next() => match done {
+                    Ok((job, outcome)) => self.finished(job, outcome).await,
+                    Err(error) => tracing::error!("an order ended in an internal error: {error}"),
+                },
+                Some(contents) = opened.recv() => self.open_late(contents),
+                Some((wanted, reply)) = asks.recv() => self.asked(&wanted, reply),
+            }
+        }
+    }
+
+    fn open_late(&mut self, mut contents: Contents) {
+        lock(&self.control).take_in(std::mem::take(&mut contents.certificates));
+        self.take_over(contents);
+    }
+
+    /// What there is to do at `now`.
+    pub async fn step(&mut self, now: UnixTime) {
+        if !self.is_open {
+            return;
+        }
+        self.look_at_the_world(now);
+        self.publish(now);
+        self.start_what_is_due(now);
+        self.renewal_info.step(now, &self.control, &mut self.fresh).await;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_PER_CLEANING) {
+            self.give_up_what_is_old(now).await;
+        }
+        self.metrics.under_way.set(i64::try_from(self.under_way.len()).unwrap_or(i64::MAX));
+        self.metrics.waiting.set(i64::try_from(self.queue.waiting(now)).unwrap_or(i64::MAX));
+    }
+
+    /// Plans everything anew if what is wanted, or a certificate file, has changed.
+    fn look_at_the_world(&mut self, now: UnixTime) {
+        let control = Arc::clone(&self.control);
+        // Whoever reads files holds it for as long as the disk takes; the next tick is soon.
+        let Some(control) = try_lock(&control) else { return };
+        if control.edition() == self.edition {
+            return;
+        }
+        self.edition = control.edition();
+        self.acme = control.blueprint().acme.clone();
+        self.has_http_listener = control.blueprint().has_http_listener;
+        self.subjects =
+            control.subjects().iter().filter_map(|it| Some((it.names.first()?.clone(), Arc::clone(it)))).collect();
+        let gone: Vec<Task> = self
+            .queue
+            .tasks()
+            .filter(|task| !self.subjects.contains_key(&task.subject) && !self.once.contains_key(task))
+            .cloned()
+            .collect();
+        for task in gone {
+            self.queue.plan(&task, None);
+        }
+        let subjects: Vec<DomainName> = self.subjects.keys().cloned().collect();
+        for subject in subjects {
+            self.plan(&control, &subject, now);
+        }
+    }
+
+    /// When a subject's certificates are to be ordered.
+    fn plan(&mut self, control: &Control, name: &DomainName, now: UnixTime) {
+        let Some(subject) = self.subjects.get(name).cloned() else { return };
+        let kept = control.kept().of(name);
+        let newest = |role| kept.iter().rev().find(|it| it.role == role && it.tenant == subject.tenant);
+        let manual = subject.is_manual.then(|| self.live.snapshot().site(name.as_str()).cloned()).flatten();
+        let manual = manual.and_then(|site| {
+            let best = site.certificates.own().iter().max_by_key(|it| it.not_after())?;
+            Some((best.not_before(), best.not_after()))
+        });
+        let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual };
+        for role in [Role::Own, Role::Standby] {
+            let task = Task { subject: name.clone(), role };
+            if self.under_way.contains(&task) {
+                continue;
+            }
+            let at = due(&task, &subject, held, self.attempts.get(&task), now);
+            self.queue.plan(&task, at.filter(|_| !self.authorities(&task, &subject, held).is_empty()));
+        }
+        self.renewal_info.plan(name, held.own);
+    }
+
+    /// Who may issue it, the one to ask first.
+    fn authorities(&self, task: &Task, subject: &Subject, held: Held<'_>) -> Vec<Arc<crate::issuance::Authority>> {
+        let Some(acme) = &self.acme else { return Vec::new() };
+        let failures = self.attempts.get(task).map_or(0, |attempts| attempts.failures);
+        let own = held.own.filter(|_| !subject.is_manual);
+        let own_ca = own.and_then(|own| acme.authorities.iter().find(|authority| authority.directory == *own.ca));
+        let own_ca = own_ca.map(|authority| authority.name.as_str());
+        let mut authorities = authorities_for(acme, subject, task.role == Role::Standby, own_ca, failures);
+        if task.role == Role::Standby {
+            // From the authority that does not renew it, nothing else is to be had.
+            authorities.retain(|authority| own_ca != Some(&authority.name));
+        }
+        authorities
+    }
+
+    fn start_what_is_due(&mut self, now: UnixTime) {
+        if !self.workshop.custody.vault().is_open() {
+            return;
+        }
+        let max_orders = self.acme.as_ref().map_or(MAX_ORDERS, |acme| acme.max_orders);
+        for _ in 0..STARTS_PER_TICK {
+            if self.under_way.len() >= max_orders {
+                return;
+            }
+            let Some(task) = self.queue.pop_due(now) else { return };
+            self.start(task, now);
+        }
+    }
+
+    fn start(&mut self, task: Task, now: UnixTime) {
+        let control = Arc::clone(&self.control);
+        let Some(control) = try_lock(&control) else { return self.queue.plan(&task, Some(now)) };
+        let once = self.once.remove(&task);
+        let Some(subject) = once.or_else(|| self.subjects.get(&task.subject).cloned()) else { return };
+        let newest = |role| control.kept().of(&task.subject).iter().rev().find(|kept| kept.role == role);
+        let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual: None };
+        let authorities = self.authorities(&task, &subject, held);
+        let is_paused = |authority: &&Arc<_>| self.workshop.accounts.paused_until(authority, now).is_none();
+        let Some(authority) = authorities.iter().find(is_paused).cloned() else {
+            let until = authorities.iter().filter_map(|it| self.workshop.accounts.paused_until(it, now)).min();
+            return self.queue.plan(&task, until.map(|until| until.plus_secs(i64::from(jitter(&task) as u8))));
+        };
+        let replaces = newest(task.role).cloned();
+        drop(control);
+        let under_way = self.orders.remove(&task).filter(|(_, order)| order.ca == authority.directory);
+        let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
+        let has_http_listener = self.has_http_listener;
+        self.under_way.insert(task.clone());
+        tracing::info!(domain = %task.subject, role = ?task.role, ca = authority.name, "ordering a certificate");
+        let job = Job { task, subject, authority, failures, has_http_listener, replaces, under_way };
+        let workshop = Arc::clone(&self.workshop);
+        self.running.spawn(async move {
+            let outcome = workshop.carry_out(&job).await;
+            (job, outcome)
+        });
+    }
+
+    async fn finished(&mut self, job: Job, outcome: Result<Arc<Kept>, Failure>) {
+        let now = self.workshop.clock.read().now;
+        let Job { task, authority, .. } = job;
+        self.under_way.remove(&task);
+        let result = if outcome.is_ok() { "issued" } else { "failed" };
+        self.metrics.orders.with_label_values(&[&*authority.name, result]).inc();
+        for asker in self.askers.remove(&task).into_iter().flatten() {
+            _ = asker.send(answer(&outcome));
+        }
+        match outcome {
+            Ok(kept) => {
+                self.attempts.remove(&task);
+                let (issuer, end) = (kept.certificate.issuer().to_owned(), kept.certificate.not_after());
+                let role = if task.role == Role::Standby { "a standby" } else { "a certificate" };
+                self.raise(
+                    AlertKind::CertificateIssued,
+                    &task,
+                    now,
+                    format!("{role} was issued by {issuer}, valid until {end}"),
+                );
+                self.fresh.push(kept);
+                self.publish(now);
+            }
+            Err(failure) => self.failed(&task, &authority, failure, now).await,
+        }
+    }
+
+    async fn failed(&mut self, task: &Task, authority: &crate::issuance::Authority, failure: Failure, now: UnixTime) {
+        if failure.is_rate_limit {
+            let pause = failure.retry_after.unwrap_or(Duration::from_secs(60));
+            self.workshop.accounts.note_refusal(authority, pause, now);
+        }
+        let before = self.attempts.get(task).filter(|attempts| attempts.last_at <= now);
+        let failures = before.map_or(0, |attempts| attempts.failures).saturating_add(1);
+        let first_at = before.map_or(now, |attempts| attempts.first_at);
+        let retry_after =
+            failure.retry_after.map(|after| now.plus_secs(i64::try_from(after.as_secs()).unwrap_or(i64::MAX)));
+        let next_at = next_attempt(failures, first_at, now, retry_after, jitter(task));
+        let attempts = Attempts {
+            subject: task.subject.clone(),
+            role: task.role,
+            failures,
+            first_at,
+            last_at: now,
+            next_at,
+            ca: failure.ca.clone(),
+            problem: failure.problem.clone(),
+            advice: failure.advice.clone(),
+        };
+        let detail = format!("{}: {} {} Next attempt at {next_at}", authority.name, failure.problem, failure.advice);
+        self.raise(AlertKind::IssuanceFailed, task, now, detail);
+        if let Ok(inventory) = self.workshop.custody.inventory() {
+            if let Err(error) = inventory.note_attempts(&attempts).await {
+                tracing::warn!("what failed cannot be noted: {error}");
+            }
+            // What is under way there still is gone on with.
+            if let Ok(orders) = inventory.orders().await {
+                let mine = |(_, order): &(OrderId, Order)| order.subject == task.subject && order.role == task.role;
+                self.orders.extend(orders.into_iter().find(mine).map(|order| (task.clone(), order)));
+            }
+        }
+        self.attempts.insert(task.clone(), attempts);
+        self.queue.plan(task, self.subjects.contains_key(&task.subject).then_some(next_at));
+    }
+
+    /// Brings what was issued into the world.
+    fn publish(&mut self, now: UnixTime) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let control = Arc::clone(&self.control);
+        let Some(mut control) = try_lock(&control) else { return };
+        let fresh = std::mem::take(&mut self.fresh);
+        let subjects: HashSet<DomainName> = fresh.iter().map(|kept| kept.subject.clone()).collect();
+        control.take_in(fresh);
+        for subject in subjects {
+            self.plan(&control, &subject, now);
+        }
+    }
+
+    /// Forgets what expired long ago and was replaced.
+    async fn give_up_what_is_old(&mut self, now: UnixTime) {
+        let Ok(inventory) = self.workshop.custody.inventory() else { return };
+        let control = Arc::clone(&self.control);
+        let old: Vec<CertificateId> = {
+            let Some(control) = try_lock(&control) else { return };
+            let is_old = |kept: &&Arc<Kept>| {
+                let newest = control.kept().of(&kept.subject).iter().rev().find(|other| other.role == kept.role);
+                kept.certificate.not_after().secs() < now.secs() - KEPT_SECS
+                    && newest.is_some_and(|it| it.id != kept.id)
+            };
+            control.kept().all().filter(is_old).map(|kept| kept.id).take(GIVEN_UP_PER_TICK).collect()
+        };
+        for id in &old {
+            if inventory.remove(*id).await.is_err() {
+                return;
+            }
+        }
+        if !old.is_empty() {
+            lock(&control).give_up(&old);
+        }
+    }
+
+    fn asked(&mut self, wanted: &WantedCertificate, reply: oneshot::Sender<Ordered>) {
+        match self.begin_what_is_asked(wanted) {
+            Ok(task) => self.askers.entry(task).or_default().push(reply),
+            Err(why) => _ = reply.send(Ordered::refused(why)),
+        }
+    }
+
+    /// Plans what somebody wants for now. What the operator did not configure is ordered once.
+    fn begin_what_is_asked(&mut self, wanted: &WantedCertificate) -> Result<Task, String> {
+        if !self.is_open {
+            return Err("the inventory is not open yet: try again in a moment".to_owned());
+        }
+        if !self.workshop.custody.vault().is_open() {
+            return Err("the vault is locked: see `lockgate vault status`".to_owned());
+        }
+        let acme = self.acme.clone().filter(|acme| acme.agreed_to_terms);
+        let acme = acme.ok_or("nothing is ordered without `agree_to_terms = true` in `[acme]`")?;
+        let parse = |name: &String| DomainName::parse(name).map_err(|error| format!("{name}: {error}"));
+        let names: Vec<DomainName> = wanted.names.iter().map(parse).collect::<Result<_, _>>()?;
+        let first = names.first().cloned().ok_or("no name")?;
+        let task = Task { subject: first.clone(), role: Role::Own };
+        let is_configured = names.len() == 1 && self.subjects.get(&first).is_some_and(|subject| !subject.is_manual);
+        if !is_configured {
+            let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.tenant.clone());
+            let method = Arc::new(acme.method.clone());
+            let subject = Subject { names, optional: Vec::new(), tenant, method, is_manual: false };
+            self.once.insert(task.clone(), Arc::new(subject));
+        }
+        if !self.under_way.contains(&task) {
+            self.queue.plan(&task, Some(UnixTime::from_secs(0)));
+        }
+        Ok(task)
+    }
+
+    fn raise(&self, kind: AlertKind, task: &Task, at: UnixTime, detail: String) {
+        self.alerts.raise(&Alert { kind, domain: task.subject.shared(), at, detail });
+    }
+}
+
+/// What became of an order, for whoever asked for it.
+fn answer(outcome: &Result<Arc<Kept>, Failure>) -> Ordered {
+    match outcome {
+        Ok(kept) => {
+            let (issuer, end) = (kept.certificate.issuer(), kept.certificate.not_after());
+            Ordered {
+                ok: true,
+                id: Some(kept.id.0),
+                message: format!("issued by {issuer}, valid until {end}"),
+                advice: None,
+            }
+        }
+        Err(failure) => {
+            let advice = Some(failure.advice.clone()).filter(|advice| !advice.is_empty());
+            Ordered { advice, ..Ordered::refused(failure.problem.clone()) }
+        }
+    }
+}
+
+/// The pen, unless somebody writes at this moment.
+fn try_lock(control: &Mutex<Control>) -> Option<MutexGuard<'_, Control>> {
+    match control.try_lock() {
+        Ok(control) => Some(control),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
+    control.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

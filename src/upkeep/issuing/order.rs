@@ -1,0 +1,299 @@
+//! One order, from its placing to a certificate that is kept: a straight way that can be gone on from anywhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use super::accounts::Accounts;
+use super::proving::{OnShow, Providers};
+use super::queue::Task;
+use crate::certificate::{facts_of, key_context_of_leaf, key_context_of_spki, prove};
+use crate::challenge::Board;
+use crate::clock::{Clock, UnixTime};
+use crate::control::Kept;
+use crate::issuance::Authority;
+use crate::issuance::subject::{Subject, challenges_for};
+use crate::issuer::acme::{self, AcmeError, ErrorKind, Status, check_issued, request, spki_of};
+use crate::name::DomainName;
+use crate::store::inventory::{NewCertificate, Order, OrderId, Provenance, StoredCertificate};
+use crate::upkeep::custody::{Custody, CustodyError};
+
+/// How long authorities may take to look for what is on show.
+const PROVING_PATIENCE: Duration = Duration::from_secs(120);
+/// How long they may take to sign.
+const SIGNING_PATIENCE: Duration = Duration::from_secs(300);
+/// How long an order may be under way in all: name servers may take minutes.
+const ORDER_PATIENCE: Duration = Duration::from_secs(1800);
+
+/// How long an order is gone on with after trouble that may pass; then another one is placed.
+const ORDER_KEPT_SECS: i64 = 86_400;
+
+/// What an order needs besides the authority.
+pub struct Workshop {
+    /// Inventory and vault.
+    pub custody: Arc<Custody>,
+    /// Authorities.
+    pub accounts: Accounts,
+    /// What they look for.
+    pub board: Arc<Board>,
+    /// Who sets TXT records.
+    pub providers: Providers,
+    /// Wall time.
+    pub clock: Arc<Clock>,
+}
+
+/// An order to be carried out.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What for.
+    pub task: Task,
+    /// The names, and how they are proved.
+    pub subject: Arc<Subject>,
+    /// By whom.
+    pub authority: Arc<Authority>,
+    /// How often it failed before.
+    pub failures: u32,
+    /// Whether a file can be shown on port 80.
+    pub has_http_listener: bool,
+    /// The certificate that the new one replaces.
+    pub replaces: Option<Arc<Kept>>,
+    /// An order that is under way already.
+    pub under_way: Option<(OrderId, Order)>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Who was asked: the directory URL.
+    pub ca: String,
+    /// What is wrong, in the authority's own words where they are its.
+    pub problem: String,
+    /// The one thing to do about it.
+    pub advice: String,
+    /// Not before this is over.
+    pub retry_after: Option<Duration>,
+    /// Whether the authority refused for going too fast.
+    pub is_rate_limit: bool,
+    /// Whether the account is unknown there.
+    pub is_account_gone: bool,
+    /// Whether the order is unknown there, or over.
+    pub is_order_gone: bool,
+    /// Whether it may pass by itself: an order under way is then gone on with.
+    pub is_passing: bool,
+}
+
+impl Failure {
+    /// What an authority answered.
+    pub fn of(authority: &Authority, error: &AcmeError) -> Self {
+        let kind = error.kind();
+        Self {
+            ca: authority.directory.clone(),
+            problem: error.problem(),
+            advice: error.advice(),
+            retry_after: error.retry_after(),
+            is_rate_limit: kind == ErrorKind::RateLimited,
+            is_account_gone: kind == ErrorKind::AccountGone,
+            is_order_gone: kind == ErrorKind::Gone,
+            is_passing: matches!(
+                kind,
+                ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::RateLimited | ErrorKind::BadNonce
+            ),
+        }
+    }
+
+    /// Something that went wrong on this side.
+    pub fn here(authority: &Authority, problem: String) -> Self {
+        Self { ca: authority.directory.clone(), ..Self::from(problem) }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self {
+            ca: String::new(),
+            problem,
+            advice: String::new(),
+            retry_after: None,
+            is_rate_limit: false,
+            is_account_gone: false,
+            is_order_gone: false,
+            is_passing: false,
+        }
+    }
+}
+
+impl<E: Into<CustodyError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::from(error.into().to_string())
+    }
+}
+
+impl Workshop {
+    /// Carries out an order, within bounds of time.
+    ///
+    /// # Errors
+    /// [`Failure`]. What was begun is gone on with, or forgotten, at the next attempt.
+    pub async fn carry_out(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
+        let done = self.attempt(job).await;
+        let Err(failure) = &done else { return done };
+        // What the authority has forgotten, restored from a backup perhaps, is begun anew at once, and once.
+        if failure.is_account_gone {
+            self.accounts.forget(&job.authority).await;
+        } else if !(failure.is_order_gone && job.under_way.is_some()) {
+            return done;
+        }
+        self.attempt(&Job { under_way: None, ..job.clone() }).await
+    }
+
+    async fn attempt(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
+        let authority = &job.authority;
+        let attempt = timeout(ORDER_PATIENCE, async {
+            let inventory = self.custody.inventory()?;
+            let account = self.accounts.enter(authority, self.now()).await?;
+            let (id, record, order) = match &job.under_way {
+                Some((id, record)) => {
+                    let order = account.resume(&record.url, &record.names).await;
+                    let order = order.map_err(|error| Failure::of(authority, &error))?;
+                    (*id, record.clone(), order)
+                }
+                None => self.place(job, &account).await?,
+            };
+            self.accounts.note_order(authority);
+            let placed_at = record.placed_at;
+            let done = self.see_through(job, id, record, order).await;
+            if let Err(failure) = &done
+                && !(failure.is_passing
+                    && (placed_at.secs()..placed_at.secs() + ORDER_KEPT_SECS).contains(&self.now().secs()))
+            {
+                inventory.end_order(id).await?;
+            }
+            done
+        });
+        attempt.await.unwrap_or_else(|_| Err(Failure::here(authority, "the order took too long".to_owned())))
+    }
+
+    /// The way of an order: prove, finalize, fetch, test, keep.
+    async fn see_through(
+        &self,
+        job: &Job,
+        id: OrderId,
+        mut record: Order,
+        mut order: acme::Order,
+    ) -> Result<Arc<Kept>, Failure> {
+        let authority = &job.authority;
+        let failed = |error: AcmeError| Failure::of(authority, &error);
+
+        let mut on_show = OnShow::default();
+        let proved = self.prove_control(job, &mut order, &mut on_show).await;
+        on_show.clear().await;
+        proved?;
+
+        let is_finalized = matches!(order.status(), Status::Processing | Status::Valid);
+        if record.sealed_key.is_none() || !is_finalized {
+            let made = request(&record.names, job.subject.method.key).await.map_err(failed)?;
+            let sealed = self.custody.vault().seal(&made.key_pkcs8, &key_context_of_spki(&made.spki_der))?;
+            // Before the authority signs: a certificate without its key would be worth nothing.
+            self.custody.inventory()?.seal_order_key(id, &sealed).await?;
+            record.sealed_key = Some(sealed);
+            order.finalize(&made.csr_der).await.map_err(failed)?;
+        }
+        let preferred = authority.preferred_chain.as_deref();
+        let chain = order.certificate(SIGNING_PATIENCE, preferred).await.map_err(failed)?;
+        self.keep(job, record, chain).await
+    }
+
+    async fn place(&self, job: &Job, account: &acme::Account) -> Result<(OrderId, Order, acme::Order), Failure> {
+        let failed = |error: AcmeError| Failure::of(&job.authority, &error);
+        let names = job.names();
+        let profile = job.subject.method.profile.as_deref().or(job.authority.profile.as_deref());
+        let replaced = job.replaces.as_ref().filter(|kept| *kept.ca == *job.authority.directory);
+        let replaced = replaced.and_then(|kept| kept.certificate.chain().into_iter().next());
+        let order = account.order(&names, profile, replaced.as_ref()).await.map_err(failed)?;
+        let record = Order {
+            subject: job.task.subject.clone(),
+            role: job.task.role,
+            ca: job.authority.directory.clone(),
+            url: order.url().to_owned(),
+            names,
+            sealed_key: None,
+            placed_at: self.now(),
+        };
+        let id = self.custody.inventory()?.begin_order(&record).await?;
+        Ok((id, record, order))
+    }
+
+    async fn prove_control(&self, job: &Job, order: &mut acme::Order, on_show: &mut OnShow) -> Result<(), Failure> {
+        let authority = &job.authority;
+        let failed = |error: AcmeError| Failure::of(authority, &error);
+        let dns = job.subject.method.dns.as_ref();
+        let pending = order.pending().await.map_err(failed)?;
+        let mut chosen = Vec::with_capacity(pending.len());
+        for proof in &pending {
+            let wildcard = proof.name.wildcard_below().filter(|_| proof.is_wildcard);
+            let name = wildcard.unwrap_or_else(|| proof.name.clone());
+            // There is always an `https` listener.
+            let ways =
+                challenges_for(&job.subject, std::slice::from_ref(&name), job.has_http_listener, true, job.failures);
+            for (_, way) in ways {
+                let challenge = way.map_err(|problem| Failure::here(authority, problem.to_string()))?;
+                on_show.put(proof, challenge, &self.board, &self.providers, dns, authority).await?;
+                chosen.push(challenge);
+            }
+        }
+        on_show.seen(authority).await?;
+        for (proof, challenge) in pending.iter().zip(chosen) {
+            order.ready(proof, challenge).await.map_err(failed)?;
+        }
+        order.settled(PROVING_PATIENCE).await.map_err(failed)
+    }
+
+    /// Tests what was issued, and keeps it if it is good.
+    async fn keep(&self, job: &Job, record: Order, chain: Vec<CertificateDer<'static>>) -> Result<Arc<Kept>, Failure> {
+        let authority = &job.authority;
+        let wrong = |what: String| Failure::here(authority, what);
+        let now = self.now();
+        let failed = |error: AcmeError| Failure::of(authority, &error);
+        let leaf = chain.first().ok_or_else(|| wrong("the authority sent no certificate".to_owned()))?;
+        let facts = facts_of(leaf).map_err(|error| wrong(format!("the authority's certificate: {error}")))?;
+        let sealed_key = record.sealed_key.ok_or_else(|| wrong("the order's key is not kept".to_owned()))?;
+        // Sealed for its public half: with another one it does not open.
+        let context =
+            key_context_of_leaf(leaf).ok_or_else(|| wrong("the authority's certificate has no key".to_owned()))?;
+        let key = self.custody.vault().open(&sealed_key, &context);
+        let key = key.map_err(|_| {
+            wrong("the authority's certificate is for another key than the one that was sent".to_owned())
+        })?;
+        let spki = spki_of(&key).map_err(failed)?;
+        check_issued(&chain, &spki, &record.names, now).map_err(failed)?;
+        let new = NewCertificate {
+            subject: record.subject,
+            tenant: job.subject.tenant.clone(),
+            role: record.role,
+            provenance: Provenance::Acme,
+            ca: record.ca,
+            chain,
+            facts,
+            sealed_key,
+            at: now,
+        };
+        let test = self.custody.closed(&new);
+        prove(&test, &record.names, now).map_err(|error| wrong(format!("what was issued does not work: {error}")))?;
+        let id = self.custody.inventory()?.keep(&new).await?;
+        let stored = StoredCertificate { id, certificate: new, revoked_at: None, ari: None };
+        self.custody.kept(stored).ok_or_else(|| wrong("it was revoked".to_owned()))
+    }
+
+    fn now(&self) -> UnixTime {
+        self.clock.read().now
+    }
+}
+
+impl Job {
+    /// What is ordered: after a failure, without what is optional.
+    fn names(&self) -> Vec<DomainName> {
+        let is_wanted = |name: &&DomainName| self.failures == 0 || !self.subject.optional.contains(name);
+        self.subject.names.iter().filter(is_wanted).cloned().collect()
+    }
+}

@@ -1,0 +1,149 @@
+use super::*;
+use crate::certificate::fixture::{DAY, NOW, Stored, TestVault, pair};
+use crate::certificate::{Certificate, CertificateSet, LastResort, OpenedKeys, Ranks};
+use crate::name::DomainName;
+use crate::site::{Origin, OriginSpec, Timeouts};
+use std::cell::Cell;
+use std::sync::LazyLock;
+
+thread_local!(static KEY_CHANGES: Cell<u64> = const { Cell::new(0) });
+
+struct Nobody;
+
+impl LastResort for Nobody {
+    fn certificate(&self, _: &DomainName, _: UnixTime) -> Option<Arc<Certificate>> {
+        None
+    }
+}
+
+/// One for `*.example.com`, valid from and to so many days after [`NOW`]. Its key is not there, and not needed.
+fn certificate(from: i64, to: i64) -> Arc<Certificate> {
+    static STORED: LazyLock<Stored> = LazyLock::new(|| pair(&["*.example.com"]).pem().stored());
+    let mut stored = STORED.clone();
+    (stored.facts.not_before, stored.facts.not_after) = (NOW.plus_secs(from * DAY), NOW.plus_secs(to * DAY));
+    stored.sealed(&OpenedKeys::new(Arc::new(TestVault::default()), 1))
+}
+
+/// A site with certificates of its own.
+fn site(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
+    let name = DomainName::parse(&format!("s{slot}.example.com")).unwrap();
+    let ranks = Ranks { own: own.iter().map(|(from, to)| certificate(*from, *to)).collect(), ..Ranks::default() };
+    Arc::new(Site {
+        certificates: CertificateSet::new(name.clone(), ranks, Arc::new(Nobody)),
+        name,
+        tenant: None,
+        plan: None,
+        rate_limit_policy: None,
+        origin: Arc::new(Origin { id: 1, spec: OriginSpec::http("127.0.0.1", 1), tls: None }),
+        hsts: None,
+        max_body_bytes: None,
+        timeouts: Timeouts::default(),
+        slot: Slot(slot),
+        throttle: Arc::default(),
+    })
+}
+
+/// A watch and what it said.
+struct Bench {
+    watch: Watch,
+    alerts: Alerts,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Bench {
+    fn new(sites: &[Arc<Site>]) -> Self {
+        KEY_CHANGES.set(0);
+        let watch = Watch::new(|| KEY_CHANGES.get());
+        Self { watch, alerts: Alerts::default(), snapshot: Arc::new(Snapshot::new(sites.to_vec(), None)) }
+    }
+
+    fn publish(&mut self, sites: &[Arc<Site>]) {
+        self.snapshot = Arc::new(Snapshot::new(sites.to_vec(), None));
+    }
+
+    /// Takes a step so many seconds after [`NOW`]; checks how many sites it looks at.
+    fn step(&mut self, later_secs: i64, expected: usize) {
+        let looked = self.watch.step(NOW.plus_secs(later_secs), &self.snapshot, &self.alerts);
+        assert_eq!(looked, expected, "{later_secs} s later");
+    }
+
+    /// What was raised so far: `s1 kind times`.
+    fn told(&self) -> Vec<String> {
+        let short = |domain: &str| domain.split('.').next().unwrap().to_owned();
+        self.alerts.counts().iter().map(|(of, kind, times)| format!("{} {} {times}", short(of), kind.label())).collect()
+    }
+}
+
+#[test]
+fn only_what_is_due_is_looked_at_and_in_its_second() {
+    let mut bench = Bench::new(&[site(1, &[(-9, 1)]), site(2, &[(-9, 5)]), site(3, &[(-9, 1), (2, 9)])]);
+    bench.step(0, 3);
+    bench.step(1, 0);
+    bench.step(DAY, 0);
+    assert!(bench.told().is_empty());
+    bench.step(DAY + 1, 2);
+    let expired = ["s1 fallback_installed 1", "s1 certificate_expired 1"];
+    assert_eq!(bench.told(), [expired, ["s3 fallback_installed 1", "s3 certificate_expired 1"]].concat());
+    bench.step(DAY + 2, 0);
+    bench.step(2 * DAY, 1);
+    assert_eq!(bench.told()[3], "s3 fallback_ended 1");
+}
+
+#[test]
+fn a_jump_forward_finds_all_that_became_due_and_looks_once() {
+    let mut bench = Bench::new(&[site(1, &[(-9, 1), (2, 3), (4, 5)]), site(2, &[(-9, 90)])]);
+    bench.step(0, 2);
+    bench.step(10 * DAY, 1);
+    bench.step(10 * DAY + 1, 0);
+    assert_eq!(bench.told(), ["s1 fallback_installed 1", "s1 certificate_expired 1"]);
+}
+
+#[test]
+fn after_a_step_back_everything_is_looked_at() {
+    let mut bench = Bench::new(&[site(1, &[(-9, 1)]), site(2, &[(-9, 90)])]);
+    bench.step(2 * DAY, 2);
+    bench.step(0, 2);
+    assert_eq!(bench.told()[1..], ["s1 fallback_ended 1", "s1 certificate_expired 1"]);
+    bench.step(1, 0);
+    bench.step(2 * DAY, 1);
+    assert_eq!(bench.told(), ["s1 fallback_installed 2", "s1 fallback_ended 1", "s1 certificate_expired 2"]);
+}
+
+#[test]
+fn of_a_new_snapshot_only_the_changed_sites_are_looked_at() {
+    let (one, two) = (site(1, &[(-9, 1)]), site(2, &[(-9, 1)]));
+    let mut bench = Bench::new(&[Arc::clone(&one), Arc::clone(&two)]);
+    bench.step(0, 2);
+    bench.publish(&[Arc::clone(&one), Arc::clone(&two)]);
+    bench.step(1, 0);
+    bench.publish(&[one, site(2, &[(-9, 9)]), site(3, &[])]);
+    bench.step(2, 2);
+    bench.step(DAY + 1, 1);
+    assert_eq!(bench.told(), ["s1 fallback_installed 1", "s1 certificate_expired 1", "s3 fallback_installed 1"]);
+}
+
+#[test]
+fn a_site_that_is_gone_is_not_looked_at_and_remembered_when_it_is_back() {
+    let (one, two) = (site(1, &[(-9, -1)]), site(2, &[(-9, 1)]));
+    let mut bench = Bench::new(&[Arc::clone(&one), Arc::clone(&two)]);
+    bench.step(0, 2);
+    bench.publish(&[]);
+    bench.step(DAY + 1, 0);
+    assert!(bench.watch.due.is_empty());
+    bench.publish(&[one, two]);
+    bench.step(DAY + 2, 2);
+    let told = ["s1 fallback_installed 1", "s1 certificate_expired 1"];
+    assert_eq!(bench.told(), [told, ["s2 fallback_installed 1", "s2 certificate_expired 1"]].concat());
+}
+
+#[test]
+fn when_a_key_does_not_open_everything_is_looked_at() {
+    let broken = site(1, &[(-9, 9)]);
+    let mut bench = Bench::new(&[Arc::clone(&broken), site(2, &[(-9, 9)])]);
+    bench.step(0, 2);
+    broken.certificates.own()[0].open().unwrap_err();
+    KEY_CHANGES.set(1);
+    bench.step(1, 2);
+    bench.step(2, 0);
+    assert_eq!(bench.told(), ["s1 fallback_installed 1"]);
+}
