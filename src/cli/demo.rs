@@ -1,5 +1,7 @@
 //! `lockgate demo`: a tiny origin, certificates, and HTTPS in front, with nothing prepared.
 
+mod authority;
+
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher as _, RandomState};
@@ -20,7 +22,10 @@ use hyper_util::rt::TokioIo;
 
 use super::report;
 use crate::server::{self, Listening};
+use authority::LocalAuthority;
 
+/// The domain of `--acme`: authorities do not issue for `localhost` itself.
+const ACME_NAME: &str = "demo.localhost";
 /// Names tried for the demo's directory. One of 2^64 is hardly ever taken.
 const MAX_SCRATCH_ATTEMPTS: u8 = 8;
 
@@ -35,6 +40,9 @@ pub(super) struct Demo {
     /// The port of the admin listener; 0 for any free one
     #[arg(long, default_value_t = 9180)]
     admin_port: u16,
+    /// Get the certificate from a certificate authority on this machine, over ACME: Pebble, which must be installed
+    #[arg(long)]
+    acme: bool,
     /// Put this origin behind localhost instead of the built-in page
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
@@ -50,30 +58,68 @@ impl Demo {
             Ok(origin) => origin,
             Err(error) => return failed(&format!("the built-in origin cannot start: {error}")),
         };
-        let config = dir.0.join("lockgate.toml");
-        if let Err(error) = fs::write(&config, self.configuration(&dir.0, &origin)) {
-            return failed(&format!("{}: {error}", config.display()));
-        }
-        match server::run(&config, |listening| introduce(listening, &dir.0, &origin)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report(&error),
+        match self.serve(&dir.0, &origin) {
+            Ok(code) => code,
+            Err(why) => failed(&why),
         }
     }
 
-    fn configuration(&self, dir: &Path, origin: &str) -> String {
+    fn serve(mut self, dir: &Path, origin: &str) -> Result<ExitCode, String> {
+        let authority = if self.acme {
+            // Where the authority looks must be known before anybody listens there.
+            self.http_port = free_port(self.http_port).map_err(|error| format!("no free port: {error}"))?;
+            self.https_port = free_port(self.https_port).map_err(|error| format!("no free port: {error}"))?;
+            println!("Starting a certificate authority on this machine ...");
+            Some(LocalAuthority::start(dir, self.http_port, self.https_port)?)
+        } else {
+            None
+        };
+        let (config, vault_key) = (dir.join("lockgate.toml"), dir.join("vault.key"));
+        // Its own, so that nobody is told to keep a copy of a key that is gone with the demo.
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system has no randomness".to_owned())?;
+        let files = [(&vault_key, hex::encode(key)), (&config, self.configuration(dir, origin, authority.as_ref()))];
+        for (file, text) in files {
+            fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        let introduce = |listening: &Listening| match &authority {
+            None => introduce(listening, dir, origin),
+            Some(authority) => introduce_acme(listening, dir, origin, authority),
+        };
+        Ok(match server::run(&config, introduce) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report(&error),
+        })
+    }
+
+    fn configuration(&self, dir: &Path, origin: &str, authority: Option<&LocalAuthority>) -> String {
         let Self { https_port, http_port, admin_port, .. } = self;
+        let (level, name) = if authority.is_some() { ("info", ACME_NAME) } else { ("warn", "localhost") };
+        let acme = authority.map(|authority| {
+            let LocalAuthority { directory, api_root, .. } = authority;
+            format!(
+                "[acme]\nagree_to_terms = true\n\
+                 [[acme.ca]]\nname = \"pebble\"\ndirectory = {directory:?}\nca_file = {:?}\n",
+                api_root.display().to_string()
+            )
+        });
         format!(
             "data_dir = {data_dir:?}\n\
-             log = {{ level = \"warn\" }}\n\
+             log = {{ level = {level:?} }}\n\
+             [vault]\n\
+             key_file = {vault_key:?}\n\
+             {acme}\
              [listen]\n\
              https = [\"127.0.0.1:{https_port}\"]\n\
              http = [\"127.0.0.1:{http_port}\"]\n\
              admin = \"127.0.0.1:{admin_port}\"\n\
              [[domain]]\n\
-             name = \"localhost\"\n\
+             name = {name:?}\n\
              plan = \"basic\"\n\
              origin = {origin:?}\n",
             data_dir = dir.join("data").display().to_string(),
+            vault_key = dir.join("vault.key").display().to_string(),
+            acme = acme.unwrap_or_default(),
         )
     }
 }
@@ -99,6 +145,33 @@ fn introduce(listening: &Listening, dir: &Path, origin: &str) {
          \x20 What it used    {lockgate} usage show localhost --data-dir {data_dir}\n\n\
          In a browser, accept the certificate once: Lockgate made it itself, so nobody knows it. Ctrl-C ends the demo.\n"
     );
+}
+
+/// The same, where an authority issues: it does so while this is read, and the log shows how.
+fn introduce_acme(listening: &Listening, dir: &Path, origin: &str, authority: &LocalAuthority) {
+    let port = |addresses: &[SocketAddr]| addresses.first().map_or(0, SocketAddr::port);
+    let (https, admin) = (port(&listening.https), listening.admin);
+    let lockgate = std::env::current_exe().map_or_else(|_| "lockgate".to_owned(), |path| path.display().to_string());
+    let (config, root) = (dir.join("lockgate.toml"), authority.root.display());
+    let config = config.display();
+    print!(
+        "Lockgate serves https://{ACME_NAME}:{https} in front of {origin}\n\n\
+         \x20 Its configuration names no certificate: one is ordered now from {directory}, and is there in a second.\n\n\
+         \x20 Try it          curl --cacert {root} --resolve {ACME_NAME}:{https}:127.0.0.1 https://{ACME_NAME}:{https}/\n\
+         \x20 Certificates    {lockgate} cert list -c {config}\n\
+         \x20 Renew it        {lockgate} cert renew {ACME_NAME} -c {config}\n\
+         \x20 Watch it        curl -s http://{admin}/metrics | grep lockgate_certificate\n\n\
+         Ctrl-C ends the demo.\n\n",
+        directory = authority.directory,
+    );
+}
+
+/// The port, or any free one where it is 0.
+fn free_port(port: u16) -> std::io::Result<u16> {
+    match port {
+        0 => Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()),
+        port => Ok(port),
+    }
 }
 
 /// An origin of our own on a free port: one page, which shows what an origin gets to see.

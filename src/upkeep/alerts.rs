@@ -34,7 +34,10 @@ impl Alerts {
         if !quiet {
             raised.logged = alert.at;
             let Alert { kind, domain, detail, .. } = alert;
-            tracing::warn!(kind = kind.label(), %domain, "{detail}");
+            match kind {
+                AlertKind::CertificateIssued => tracing::info!(kind = kind.label(), %domain, "{detail}"),
+                _ => tracing::warn!(kind = kind.label(), %domain, "{detail}"),
+            }
         }
     }
 

@@ -81,10 +81,10 @@ async fn a_newer_database_is_left_alone() {
     let before = fs::read(dir.path().join(FILE)).unwrap();
     let refused = Inventory::open(dir.path(), NOW).await;
     assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
+    assert_eq!(files(dir.path()), [FILE]);
     let refused = Inventory::open_to_read(dir.path()).await;
     assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
     assert!(before == fs::read(dir.path().join(FILE)).unwrap());
-    assert_eq!(files(dir.path()), [FILE]);
 }
 
 #[tokio::test]
@@ -170,27 +170,41 @@ async fn what_stands_before_the_end_of_a_truncated_file_is_kept() {
 
 #[tokio::test]
 async fn what_only_the_log_holds_is_salvaged_too() {
-    let world = World::new().await;
-    fill(&world.inventory).await;
+    let dir = closed().await;
+    let inventory = open(dir.path()).await;
+    for n in 0..5 {
+        inventory.keep(&numbered(1000 + n)).await.unwrap();
+    }
     // As a process leaves it that was killed.
     let killed = tempfile::tempdir().unwrap();
     for file in [FILE, "certificates.db-wal"] {
-        fs::copy(world.path().join(file), killed.path().join(file)).unwrap();
+        fs::copy(dir.path().join(file), killed.path().join(file)).unwrap();
     }
-    // The log mends the first page by itself, but not one that was written back before.
-    world.inventory.close().await;
-    let path = killed.path().join(FILE);
-    fs::copy(world.path().join(FILE), &path).unwrap();
-    let log = fs::metadata(killed.path().join("certificates.db-wal")).unwrap().len();
-    assert!(log > 8192, "{log}");
-    overwrite(&path, 1..=pages(&path));
-    match Inventory::open(killed.path(), NOW).await {
-        Ok(opened) => {
-            let (certificates, _) = contents(&opened.inventory).await;
-            assert!(certificates > 0, "{certificates}");
-        }
-        refused => panic!("{refused:?}"),
-    }
+    inventory.close().await;
+    let leaves = leaf_pages(dir.path()).await;
+    overwrite(&killed.path().join(FILE), [leaves[20]]);
+    let opened = Inventory::open(killed.path(), NOW).await.unwrap();
+    assert!(opened.set_aside.is_some());
+    assert!(contents(&opened.inventory).await.0 > CERTIFICATES as usize);
+    assert!(opened.inventory.certificate(CertificateId(i64::from(CERTIFICATES) + 5)).await.unwrap().is_some());
+}
+
+#[rstest]
+#[case("data_key")]
+#[case("data_key_copy")]
+#[case("issuer")]
+#[case("issuer_copy")]
+#[case("secret")]
+#[case("secret_copy")]
+#[tokio::test]
+async fn what_all_depend_on_outlives_the_loss_of_its_page(#[case] table: &str) {
+    let dir = closed().await;
+    let mut conn = connect(dir.path()).await;
+    let sql = "SELECT pageno FROM dbstat WHERE name = $1";
+    let damaged: Vec<i64> = sqlx::query_scalar(sql).bind(table).fetch_all(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    overwrite(&dir.path().join(FILE), damaged.into_iter().map(|page| page as u64));
+    assert_eq!(salvaged(dir.path()).await, (CERTIFICATES as usize, vec![]));
 }
 
 #[rstest]

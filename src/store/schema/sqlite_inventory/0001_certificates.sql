@@ -13,6 +13,9 @@ CREATE TABLE data_key (
     made_at    INTEGER NOT NULL
 ) STRICT;
 
+-- A copy on another page: all keys are lost with these, and one bad page must not take them.
+CREATE INDEX data_key_copy ON data_key (id, wrapped_by, wrapped, made_at);
+
 CREATE TABLE certificate (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     -- The first of the names it was ordered for.
@@ -50,8 +53,11 @@ CREATE INDEX certificate_issuers ON certificate (issuers);
 -- one must not get another in its place.
 CREATE TABLE issuer (
     id  INTEGER PRIMARY KEY AUTOINCREMENT,
-    der BLOB    NOT NULL UNIQUE
+    der BLOB    NOT NULL
 ) STRICT;
+
+-- Also a copy on other pages: nearly every chain needs one of a few.
+CREATE UNIQUE INDEX issuer_copy ON issuer (der);
 
 CREATE TABLE account (
     ca         TEXT    NOT NULL,
@@ -98,3 +104,6 @@ CREATE TABLE secret (
     sealed BLOB NOT NULL,
     public BLOB NOT NULL
 ) STRICT;
+
+-- A copy, as of data keys.
+CREATE INDEX secret_copy ON secret (name, sealed, public);

@@ -11,11 +11,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::super::super::StoreError;
 use super::super::super::inventory::FILE;
-use super::super::{BEGIN, CORRUPT, Layout, NOT_A_DATABASE, Sqlite, error, files, primary_code};
+use super::super::{CORRUPT, Layout, NOT_A_DATABASE, Sqlite, error, files, primary_code};
 use super::certificates::named_issuers;
 use super::{LAYOUT, PAGE_BYTES};
 use crate::clock::UnixTime;
@@ -39,6 +39,9 @@ const TABLES: [(&str, &str); 7] = [
     ),
     ("attempts", "subject, role, failures, first_at, last_at, next_at, ca, problem, advice"),
 ];
+
+/// Of the tables that have a copy of each row, on other pages, the index that it is.
+const COPIES: [(&str, &str); 3] = [("data_key", "data_key_copy"), ("secret", "secret_copy"), ("issuer", "issuer_copy")];
 
 /// Rows looked up, and carried, at once.
 const STEP_ROWS: usize = 500;
@@ -82,6 +85,7 @@ pub(super) async fn replace(data_dir: &Path, now: UnixTime) -> Result<(Option<Pa
     let rows = salvage(data_dir).await;
     files::remove(&data_dir.join(COPY)).map_err(broken)?;
     let rows = rows?;
+    fs::File::open(&salvaged).and_then(|file| file.sync_all()).map_err(broken)?;
     let set_aside = files::set_aside(&path, now).map_err(broken)?;
     fs::rename(&salvaged, &path).map_err(broken)?;
     Ok((set_aside, rows))
@@ -126,7 +130,10 @@ async fn carry_all(fresh: &Sqlite, copy: &Path) -> Result<Option<u64>, StoreErro
     fresh.end(conn, carried)
 }
 
+/// Without a transaction: in one that met damage SQLite writes nothing more. It counts once it is all there, and is
+/// synced then.
 async fn carry_all_on(conn: &mut SqliteConnection, copy: &Path) -> Result<Option<u64>, sqlx::Error> {
+    sqlx::query("PRAGMA synchronous = OFF").execute(&mut *conn).await?;
     let attach = sqlx::query("ATTACH DATABASE $1 AS old").bind(copy.as_os_str().as_bytes());
     if lost_if_damaged(attach.execute(&mut *conn).await)?.is_none() {
         return Ok(None);
@@ -137,15 +144,20 @@ async fn carry_all_on(conn: &mut SqliteConnection, copy: &Path) -> Result<Option
             return Ok(None);
         }
     }
-    let mut tx = conn.begin_with(BEGIN).await?;
     let mut rows = 0u64;
     for (table, columns) in TABLES {
-        let carried = Carrier::new(table, columns).carry(&mut tx).await?;
+        let mut carried = Carrier::new(table, columns).carry(conn).await?;
+        for (_, copies) in COPIES.iter().filter(|(of, _)| *of == table) {
+            let sql = format!(
+                "INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} INDEXED BY {copies}"
+            );
+            let added = lost_if_damaged(sqlx::query(AssertSqlSafe(sql)).execute(&mut *conn).await)?;
+            carried = carried.saturating_add(added.map_or(0, |added| added.rows_affected()));
+        }
         tracing::warn!(table, rows = carried, "carried over from the damaged {FILE}");
         rows = rows.saturating_add(carried);
     }
-    carry_numbers(&mut tx).await?;
-    tx.commit().await?;
+    carry_numbers(conn).await?;
     Ok(Some(rows))
 }
 
