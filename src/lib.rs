@@ -11,8 +11,8 @@
 //! | 5 entrance | [`cli`] commands · [`config`] file -> `Config` · [`server`] opens doors and sockets, reloads, drains |
 //! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
 //! | 3 pen | [`control`] the only writer of the world |
-//! | 2 doors | [`origin`] origin servers · [`issuer`] the internal CA · [`pairs`] certificate files on disk · [`store`] what we remember · [`journal`] counts on their way there · [`logs`] access logs of any server |
-//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`access`] [`advice`] [`alert`] |
+//! | 2 doors | [`origin`] origin servers · [`issuer`] ACME authorities and the internal CA · [`dns`] name servers · [`pairs`] certificate files on disk · [`vault`] keys sealed and opened · [`store`] what we remember · [`journal`] counts on their way there · [`logs`] access logs of any server |
+//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`issuance`] [`challenge`] [`secret`] [`access`] [`advice`] [`alert`] |
 //! | 0 ground | [`clock`] wall time · [`name`] domain names |
 //!
 //! # The request's way
