@@ -5,8 +5,9 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # The dependencies first: they change rarely and take most of the time.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches tests/blackbox \
- && echo 'fn main() {}' | tee src/main.rs benches/metering.rs benches/request.rs benches/world.rs tests/blackbox/main.rs > /dev/null \
+RUN mkdir -p src benches/certificates tests/blackbox \
+ && echo 'fn main() {}' | tee src/main.rs benches/metering.rs benches/request.rs benches/world.rs \
+    benches/certificates/main.rs tests/blackbox/main.rs > /dev/null \
  && touch src/lib.rs \
  && cargo build --release --locked --bin lockgate \
  && rm -r src

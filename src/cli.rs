@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "printing is what this room is for")]
 
 mod books;
+mod cert;
 mod check;
 mod demo;
 mod failure;
@@ -9,8 +10,10 @@ mod health;
 mod plan;
 mod reload;
 mod run;
+mod running;
 mod text;
 mod usage;
+mod vault;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -48,6 +51,12 @@ enum Command {
     /// Show, export and check what was metered
     #[command(subcommand)]
     Usage(usage::Usage),
+    /// Show certificates, and have them issued
+    #[command(subcommand)]
+    Cert(cert::Cert),
+    /// The key that opens all kept private keys: whether it does, and another one
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
 }
 
 /// The configuration file of a command that is not told another.
@@ -72,10 +81,14 @@ struct Running {
 }
 
 impl Running {
+    /// Where it keeps what it must remember.
+    fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| config::data_dir_of(&self.file.config))
+    }
+
     /// Where it listens for commands.
     fn control_socket(&self) -> PathBuf {
-        let data_dir = self.data_dir.clone().unwrap_or_else(|| config::data_dir_of(&self.file.config));
-        control_socket(&data_dir)
+        control_socket(&self.data_dir())
     }
 }
 
@@ -90,6 +103,8 @@ impl Cli {
             Command::Plan(command) => command.run(),
             Command::Reload(reload) => reload.run(),
             Command::Usage(usage) => usage.run(),
+            Command::Cert(cert) => cert.run(),
+            Command::Vault(vault) => vault.run(),
         }
     }
 }
@@ -101,6 +116,15 @@ fn report(error: &StartError) -> ExitCode {
         StartError::Machine(why) => eprintln!("error: {why}"),
     }
     error.exit_code()
+}
+
+/// Carries out what waits for sockets and databases.
+fn block_on(work: impl Future<Output = Result<ExitCode, failure::Failure>>) -> ExitCode {
+    let done = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(failure::Failure::Work(error.to_string())),
+    };
+    done.unwrap_or_else(|failure| failure.report())
 }
 
 /// What of the counts cannot be read is logged where it is met; for a command that reads, that is a remark beside the

@@ -1,5 +1,6 @@
 //! The pen: the only writer of the world. What is wanted -> certificates and living parts -> snapshot -> publish.
 
+mod aliases;
 mod kept;
 
 use std::collections::{HashMap, HashSet};
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::certificate::{Certificate, CertificateSet, PairPaths, Ranks};
 use crate::issuance::subject::{Subject, subjects};
-use crate::issuance::{Acme, CertificateSpec};
+use crate::issuance::{Acme, CertificateSpec, OnDemand};
 use crate::issuer::InternalCa;
 use crate::meter::Slot;
 use crate::name::{DomainName, TenantId};
@@ -20,6 +21,7 @@ use crate::site::{Origin, OriginSpec, Scheme, Site, SiteSpec};
 use crate::snapshot::{Limits, Live, Snapshot};
 use crate::store::inventory::{CertificateId, Role};
 use crate::throttle::Throttle;
+use aliases::{Aliases, Host};
 pub use kept::{Kept, KeptCertificates};
 
 /// Certificate pairs looked at per call of [`Control::poll_pairs`]: a hundred thousand take ten calls.
@@ -131,6 +133,8 @@ pub struct Control {
     subjects: Arc<[Arc<Subject>]>,
     /// The subject of each domain that has one.
     subject_of: HashMap<DomainName, Arc<Subject>>,
+    /// Names that nobody configured.
+    aliases: Aliases,
     shelf: Shelf,
     files_read: u64,
     watched: Vec<PairPaths>,
@@ -161,6 +165,7 @@ impl Control {
             kept: KeptCertificates::default(),
             subjects: [].into(),
             subject_of: HashMap::new(),
+            aliases: Aliases::default(),
             shelf: Shelf::default(),
             files_read: 0,
             watched: Vec::new(),
@@ -201,6 +206,7 @@ impl Control {
             .collect();
         self.subject_of =
             self.subjects.iter().flat_map(|it| it.required().map(|name| (name.clone(), Arc::clone(it)))).collect();
+        self.aliases.rehost(Host::find(&blueprint.domains, blueprint.acme.as_deref()));
         self.blueprint = blueprint;
         self.files_read += 1;
         self.publish();
@@ -210,6 +216,22 @@ impl Control {
     /// What is to be issued in the world as it is.
     pub fn subjects(&self) -> &Arc<[Arc<Subject>]> {
         &self.subjects
+    }
+
+    /// The names that nobody configured, and that are served.
+    pub fn aliases(&self) -> impl Iterator<Item = &DomainName> {
+        self.aliases.names()
+    }
+
+    /// Whether it is one of them.
+    pub fn is_alias(&self, name: &DomainName) -> bool {
+        self.aliases.has(name)
+    }
+
+    /// What is ordered for a name that nobody configured, and who approves of it. `None`: there are no such names.
+    pub fn alias_subject(&self, name: &DomainName) -> Option<(Subject, Arc<OnDemand>)> {
+        let host = self.aliases.host()?;
+        Some((host.subject(name), Arc::clone(&host.on_demand)))
     }
 
     /// The world as it is wanted.
@@ -329,11 +351,30 @@ impl Control {
                 living.built = None;
             }
         }
+        self.build_aliases(&sites, affected);
         let mut snapshot = Snapshot::new(sites, self.blueprint.default.as_ref().map(DomainName::as_str));
+        snapshot.aliases = self.aliases.sites();
+        snapshot.on_demand = self.aliases.host().map(|host| Arc::clone(&host.on_demand));
         snapshot.limits = self.blueprint.limits.clone();
         snapshot.trusted_proxies = Arc::clone(&self.blueprint.trusted_proxies);
         snapshot.redirect_port = self.blueprint.redirect_port;
         self.live.publish(snapshot);
+    }
+
+    fn build_aliases(&mut self, sites: &[Arc<Site>], affected: impl Fn(&SiteSpec) -> bool) {
+        let mut aliases = std::mem::take(&mut self.aliases);
+        let template = aliases.host().and_then(|host| sites.iter().find(|site| site.name == host.spec.name));
+        let template = template.map(Arc::clone);
+        let served: HashSet<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        let is_configured = |name: &DomainName| {
+            let above = name.as_str().split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            let is_served = |name: &str| served.contains(name);
+            is_served(name.as_str())
+                || above.is_some_and(|above| is_served(&above))
+                || self.subject_of.contains_key(name)
+        };
+        aliases.build(template.as_ref(), &self.kept, affected, is_configured, |spec| self.ranks(spec));
+        self.aliases = aliases;
     }
 
     /// The site of a domain: the one that was there, if nothing about it is new. `None`: its origin is not open.

@@ -24,12 +24,14 @@ use crate::admin::{self, Desk};
 use crate::clock::{self, Clock};
 use crate::config::{self, Config, Diagnostics, Loaded};
 use crate::control::{AskReload, Control, ReloadOutcome};
+use crate::on_demand::Doorbell;
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
 use crate::upkeep::alerts::Alerts;
 use crate::upkeep::custody::{self, Custody};
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
 use crate::upkeep::issuing::Issuing;
+use crate::upkeep::on_demand::{Asker, Porter};
 use crate::upkeep::probe::Probe;
 use crate::upkeep::recorder::{Beginning, Gauges, Recording, Retention};
 use crate::upkeep::watch::Watch;
@@ -123,6 +125,7 @@ struct Server {
     config: Config,
     log: logging::Handle,
     control: Arc<Mutex<Control>>,
+    custody: Arc<Custody>,
     live: Arc<Live>,
     published: mpsc::UnboundedSender<Published>,
     crew: Crew,
@@ -197,8 +200,13 @@ impl Server {
         let (errands, asked_errands) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let (retention, retained) = watch::channel(config.retention);
         let recording = recorder.start(errands, Arc::clone(&clock), retained, gauges);
-        let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), Arc::clone(&counters), crew.max_connections())
+        let (doorbell, rings) = Doorbell::new();
+        let (counted, places) = (Arc::clone(&counters), crew.max_connections());
+        let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), counted, doorbell, places)
             .map_err(|error| StartError::Machine(error.to_string()))?;
+        let asker = Arc::new(Asker::default());
+        let (admit, admissions) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let porter = Porter::new(Arc::clone(&live), Arc::clone(&asker), admit, &registry).map_err(metrics)?;
         let (ask_issuing, asked_to_issue) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let mut issuing = Issuing::new(
             Arc::clone(&custody),
@@ -207,6 +215,7 @@ impl Server {
             Arc::clone(&shared.challenges),
             Arc::clone(&clock),
             Arc::clone(&alerts),
+            asker,
             &registry,
         )
         .map_err(metrics)?;
@@ -217,7 +226,8 @@ impl Server {
         let probe = Probe::new(Arc::clone(&live), Arc::clone(&clock), listeners, &registry).map_err(metrics)?;
         let (shipments, workers) = crew.start(&shared)?;
         tokio::spawn(probe.run());
-        tokio::spawn(issuing.run(asked_to_issue, opened));
+        tokio::spawn(issuing.run(asked_to_issue, admissions, opened));
+        tokio::spawn(porter.run(rings));
         let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
         tokio::spawn(harvest.run(Arc::clone(&clock), incoming));
         tokio::spawn(watch(Arc::clone(&control), Arc::clone(&live), Arc::clone(&clock), alerts));
@@ -260,6 +270,7 @@ impl Server {
             config,
             log,
             control,
+            custody,
             live,
             published,
             crew,
@@ -328,9 +339,15 @@ impl Server {
 
     async fn try_reload(&mut self) -> Result<String, String> {
         let path = self.config.path.clone();
-        let loaded = in_background(move || config::load(&path)).await?.map_err(|wrong| wrong.to_string())?;
+        let file = path.clone();
+        let loaded = in_background(move || config::load(&file)).await?.map_err(|wrong| wrong.to_string())?;
         let config = loaded.config.clone();
         refuse_what_needs_a_restart(&self.config, &config)?;
+        if config.vault != self.config.vault {
+            self.custody.opens_with(&config.vault, self.desk.clock.read().now).await.map_err(|error| {
+                format!("{}: [vault] has changed: {error}; `lockgate vault rotate` changes the key", path.display())
+            })?;
+        }
         let listeners = self.crew.prepare(&config.listen).map_err(|error| error.to_string())?;
         let wanted = config.access_log.clone();
         let opened = in_background(move || access_log::open(wanted.as_ref())).await??;
@@ -347,6 +364,7 @@ impl Server {
             warn_of(broken);
         }
         self.log.set_level(config.log.level);
+        self.custody.turn_to(config.vault.clone());
         _ = self.served_at.send(listeners.https.clone());
         self.crew.take_over(listeners);
         _ = self.retention.send(config.retention);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::issuance::OnDemand;
 use crate::name::{Kind, normalize_host};
 use crate::site::Site;
 
@@ -21,6 +22,11 @@ pub struct Snapshot {
     wildcard: Sites<Arc<str>>,
     address: Sites<IpAddr>,
     default: Option<Arc<Site>>,
+    /// Names that nobody wrote into the configuration, each with its certificates and everything else of the domain
+    /// that serves them. They are counted as that domain: whoever goes through all sites does not meet them.
+    pub aliases: Arc<Sites<Arc<str>>>,
+    /// Which further names there may be.
+    pub on_demand: Option<Arc<OnDemand>>,
     /// What clients may take; new connections look here.
     pub limits: Limits,
     /// Peers whose forwarding headers are kept.
@@ -30,7 +36,7 @@ pub struct Snapshot {
 }
 
 /// Sites by name. Clients only look up and never insert, so a fast hash is safe here: nobody can fill a bucket.
-type Sites<K> = HashMap<K, Arc<Site>, foldhash::fast::RandomState>;
+pub type Sites<K> = HashMap<K, Arc<Site>, foldhash::fast::RandomState>;
 
 /// The limits and timeouts of `[limits]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,20 +88,24 @@ impl Snapshot {
         snapshot
     }
 
-    /// The site of requests for `host`, in normal form: exact name, then one-level wildcard, then address.
+    /// The site of requests for `host`, in normal form: exact name, then one-level wildcard, then a name on demand,
+    /// then address.
     pub fn site(&self, host: &str) -> Option<&Arc<Site>> {
-        self.exact.get(host).or_else(|| self.by_wildcard(host)).or_else(|| self.by_address(host))
+        self.by_name(host).or_else(|| self.by_address(host))
     }
 
-    /// The site that a handshake is for: by SNI; without SNI by the address connected to; else the default.
+    /// The site that a handshake is for: by SNI; without SNI by the address connected to. `None`: whoever serves all
+    /// others.
     pub fn site_for_handshake(&self, sni: Option<&str>, local: IpAddr) -> Option<&Arc<Site>> {
-        let named = match sni {
-            Some(sni) => {
-                normalize_host(sni).and_then(|host| self.exact.get(&*host).or_else(|| self.by_wildcard(&host)))
-            }
+        match sni {
+            Some(sni) => normalize_host(sni).and_then(|host| self.by_name(&host)),
             None => self.address.get(&local.to_canonical()),
-        };
-        named.or(self.default.as_ref())
+        }
+    }
+
+    /// The site for clients whose handshake is for none.
+    pub fn default_site(&self) -> Option<&Arc<Site>> {
+        self.default.as_ref()
     }
 
     /// Every site, in no order.
@@ -111,6 +121,14 @@ impl Snapshot {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn by_name(&self, host: &str) -> Option<&Arc<Site>> {
+        self.exact.get(host).or_else(|| self.by_wildcard(host)).or_else(|| self.by_alias(host))
+    }
+
+    fn by_alias(&self, host: &str) -> Option<&Arc<Site>> {
+        if self.aliases.is_empty() { None } else { self.aliases.get(host) }
     }
 
     fn by_wildcard(&self, host: &str) -> Option<&Arc<Site>> {
@@ -203,7 +221,8 @@ mod tests {
         #[case] site: Option<&str>,
     ) {
         let local: IpAddr = local.parse().unwrap();
-        let name = |snapshot: &Snapshot| snapshot.site_for_handshake(sni, local).map(|site| site.name.to_string());
+        let named = |snapshot: &Snapshot| snapshot.site_for_handshake(sni, local).or(snapshot.default_site()).cloned();
+        let name = |snapshot: &Snapshot| named(snapshot).map(|site| site.name.to_string());
         assert_eq!(name(&snapshot(None)).as_deref(), site);
         assert_eq!(name(&snapshot(Some("example.com"))).as_deref(), site.or(Some("example.com")));
     }

@@ -5,6 +5,7 @@ pub mod custody;
 pub mod harvest;
 pub mod issuing;
 pub mod ledger;
+pub mod on_demand;
 pub mod probe;
 pub mod recorder;
 pub mod watch;

@@ -16,6 +16,7 @@ mod envelope;
 mod exec;
 mod local;
 mod places;
+pub mod rotation;
 #[cfg(test)]
 mod tests;
 mod transit;

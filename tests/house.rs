@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 6] = [
         "challenge",
         "issuance",
         "meter",
+        "on_demand",
         "plan",
         "refusal",
         "secret",

@@ -92,6 +92,6 @@ fn name(name: &GeneralName<'_>) -> Option<DomainName> {
 }
 
 /// What a stranger's certificate says goes to logs and pages: without control characters, and not endless.
-fn printable(text: &str) -> Box<str> {
+pub(super) fn printable(text: &str) -> Box<str> {
     text.chars().filter(|c| !c.is_control()).take(MAX_ISSUER_CHARS).collect::<String>().into()
 }

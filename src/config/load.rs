@@ -141,6 +141,34 @@ pub fn home_of(path: &Path) -> Result<Home, Diagnostics> {
     Ok(Home { data_dir, timezone: timezone.or(is_default.then_some(TimeZone::UTC)) })
 }
 
+/// Where kept keys lie, and who can open them.
+#[derive(Debug)]
+pub struct VaultHome {
+    /// Where the process keeps what it must remember.
+    pub data_dir: PathBuf,
+    /// `[vault]`.
+    pub vault: KeySource,
+}
+
+/// What of `path` it takes to open the vault: the rest of the file may be wrong.
+///
+/// # Errors
+/// If the file cannot be read, or `[vault]` cannot be followed.
+pub fn vault_of(path: &Path) -> Result<VaultHome, Diagnostics> {
+    let base = path.parent().unwrap_or(Path::new(""));
+    let text =
+        read_named(path).map_err(|e| Diagnostic::of_file(path, e.line(), unreadable("the configuration file", &e)))?;
+    let mut problems = Problems::default();
+    let (file, source) = problems.add_source(Source::new(path, text));
+    let table = parse(file, &source, &mut problems);
+    let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
+    let mut data_dir = PathBuf::from(DEFAULT_DATA_DIR);
+    top.read_into("data_dir", &mut data_dir, &mut problems, |v| super::values::path(v, base));
+    let vault = vault::read(&top, base, &data_dir, &mut CaFiles::default(), &mut problems);
+    problems.verdict()?;
+    Ok(VaultHome { data_dir, vault })
+}
+
 fn unreadable(what: &str, error: &Unreadable) -> Wrong {
     Wrong::new(format!("{what} {error}"), error.remedy())
 }

@@ -18,6 +18,8 @@ pub struct Kept {
     pub tenant: Option<TenantId>,
     /// What it is for.
     pub role: Role,
+    /// Whether its name was approved at a handshake: nobody wrote it into the configuration then.
+    pub is_on_demand: bool,
     /// The authority's directory URL; empty if it was uploaded.
     pub ca: Arc<str>,
     /// What a handshake needs.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::server::{
     Acceptor as HelloReader, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
@@ -11,6 +12,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
@@ -21,6 +23,8 @@ use crate::challenge;
 use crate::clock::UnixTime;
 use crate::meter::Slot;
 use crate::name::normalize_host;
+use crate::on_demand::patience;
+use crate::site::Site;
 
 /// The alert `unrecognized_name` (RFC 6066, section 3), fatal, as a record: rustls itself would say `access_denied`.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -56,7 +60,7 @@ impl Acceptor {
         let mut template = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Chosen(None)));
+            .with_cert_resolver(Arc::new(Decided(None)));
         template.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         template.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { template, tickets: rustls::crypto::aws_lc_rs::Ticketer::new()? })
@@ -65,7 +69,7 @@ impl Acceptor {
     /// The configuration of a handshake that proves control over a name (RFC 8737, section 3), and serves nothing.
     fn proving(&self, key: Arc<CertifiedKey>) -> Arc<ServerConfig> {
         let mut config = self.template.clone();
-        config.cert_resolver = Arc::new(Chosen(Some(key)));
+        config.cert_resolver = Arc::new(Decided(Some(key)));
         config.alpn_protocols = vec![challenge::ALPN.to_vec()];
         config.send_tls13_tickets = 0;
         Arc::new(config)
@@ -73,7 +77,7 @@ impl Acceptor {
 
     fn config(&self, key: Arc<CertifiedKey>, slot: Slot) -> Arc<ServerConfig> {
         let mut config = self.template.clone();
-        config.cert_resolver = Arc::new(Chosen(Some(key)));
+        config.cert_resolver = Arc::new(Decided(Some(key)));
         config.ticketer = Arc::new(SiteTickets { tickets: Arc::clone(&self.tickets), slot });
         Arc::new(config)
     }
@@ -95,22 +99,22 @@ pub async fn accept(shared: &Shared, socket: Socket) -> Option<Accepted> {
         Some(_) => IpAddr::from([0, 0, 0, 0]),
         None => start.io.local_addr().map_err(failed).ok()?.ip(),
     };
-    let Some(site) = snapshot.site_for_handshake(hello.server_name(), local) else {
-        counters.handshakes_unrecognized_name.inc();
-        refuse_name(&mut start.io).await;
-        return None;
-    };
-    let now: UnixTime = shared.clock.read().now;
-    let choice = site.certificates.choose(now, hello.signature_schemes());
-    let Some((source, key)) = choice.and_then(|choice| Some((choice.source, choice.certificate.certified_key()?)))
-    else {
-        counters.handshakes_no_certificate.inc();
-        refuse_name(&mut start.io).await;
-        return None;
-    };
-    let slot = site.slot;
-    let config = shared.acceptor.config(key, slot);
+    let site = snapshot.site_for_handshake(hello.server_name(), local);
+    let chosen = site.and_then(|site| choose(shared, &hello, site));
+    let is_known = site.is_some();
     drop(snapshot);
+    let chosen = match chosen {
+        Some(chosen) => Some(chosen),
+        None => choose_for_stranger(shared, &start).await,
+    };
+    let Some(Chosen { config, slot, source }) = chosen else {
+        match is_known {
+            true => counters.handshakes_no_certificate.inc(),
+            false => counters.handshakes_unrecognized_name.inc(),
+        }
+        refuse_name(&mut start.io).await;
+        return None;
+    };
     let stream = start.into_stream(config).await.map_err(failed).ok()?;
     let (_, session) = stream.get_ref();
     match session.protocol_version() {
@@ -119,6 +123,43 @@ pub async fn accept(shared: &Shared, socket: Socket) -> Option<Accepted> {
     }
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     Some(Accepted { stream, slot, source, is_http2 })
+}
+
+/// What was chosen for a handshake.
+struct Chosen {
+    config: Arc<ServerConfig>,
+    slot: Slot,
+    source: Source,
+}
+
+/// The site's certificate for a client. `None`: it has none that is valid now.
+fn choose(shared: &Shared, hello: &ClientHello<'_>, site: &Site) -> Option<Chosen> {
+    let now: UnixTime = shared.clock.read().now;
+    let choice = site.certificates.choose(now, hello.signature_schemes())?;
+    let config = shared.acceptor.config(choice.certificate.certified_key()?, site.slot);
+    Some(Chosen { config, slot: site.slot, source: choice.source })
+}
+
+/// The same where the name is no site's, or one of those on demand whose certificate has expired: whoever decides about
+/// them is asked, and waited for. Whom that does not help gets the default site.
+async fn choose_for_stranger(shared: &Shared, start: &StartHandshake<Socket>) -> Option<Chosen> {
+    let hello = start.client_hello();
+    let snapshot = shared.live.snapshot();
+    let host = hello.server_name().filter(|_| snapshot.on_demand.is_some()).and_then(normalize_host);
+    let waiting = host.as_ref().and_then(|host| shared.doorbell.ring(host, Instant::now()));
+    let patience = patience(snapshot.limits.handshake_timeout);
+    drop(snapshot);
+    if let (Some(mut waiting), Some(host)) = (waiting, host) {
+        let answer = timeout(patience, waiting.wait_for(Option::is_some)).await;
+        let is_welcome = answer.is_ok_and(|answer| answer.is_ok_and(|answer| *answer == Some(true)));
+        let snapshot = shared.live.snapshot();
+        let site = snapshot.site(&host).filter(|_| is_welcome);
+        if let Some(chosen) = site.and_then(|site| choose(shared, &hello, site)) {
+            return Some(chosen);
+        }
+    }
+    let snapshot = shared.live.snapshot();
+    snapshot.default_site().and_then(|site| choose(shared, &hello, site))
 }
 
 /// Shows an authority the certificate that it looks for, and is done: no request follows.
@@ -141,9 +182,9 @@ async fn refuse_name(socket: &mut Socket) {
 
 /// The certificate that was chosen before rustls asked.
 #[derive(Debug)]
-struct Chosen(Option<Arc<CertifiedKey>>);
+struct Decided(Option<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Chosen {
+impl ResolvesServerCert for Decided {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.clone()
     }

@@ -22,6 +22,7 @@ use super::{plain, serve, tls};
 use crate::challenge::Board;
 use crate::clock::Clock;
 use crate::meter::{Shipment, WorkerMeter};
+use crate::on_demand::Doorbell;
 use crate::origin::Origins;
 use crate::snapshot::Live;
 
@@ -56,6 +57,8 @@ pub struct Shared {
     pub acceptor: Arc<tls::Acceptor>,
     /// What authorities look for while they issue.
     pub challenges: Arc<Board>,
+    /// Where it is asked about names that are no site's.
+    pub doorbell: Arc<Doorbell>,
 }
 
 impl Shared {
@@ -67,11 +70,13 @@ impl Shared {
         live: Arc<Live>,
         clock: Arc<Clock>,
         counters: Arc<Counters>,
+        doorbell: Arc<Doorbell>,
         max_connections: usize,
     ) -> Result<Self, rustls::Error> {
         let acceptor = Arc::new(tls::Acceptor::new()?);
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { live, clock, counters, clients: Arc::default(), places, acceptor, challenges: Arc::default() })
+        let (clients, challenges) = (Arc::default(), Arc::default());
+        Ok(Self { live, clock, counters, clients, places, acceptor, challenges, doorbell })
     }
 }
 

@@ -23,14 +23,8 @@ pub(super) fn refuse_what_needs_a_restart(old: &Config, new: &Config) -> Result<
     differs("listen.metrics", old.listen.metrics != new.listen.metrics);
     differs("log.format", old.log.json != new.log.json);
     let file = new.path.display();
-    if changed.is_empty() && old.vault == new.vault {
-        return Ok(());
-    }
     if changed.is_empty() {
-        // The keys that are kept must be opened with the old key first.
-        return Err(format!(
-            "{file}: [vault] has changed, which a reload does not do: `lockgate vault rotate` changes the key"
-        ));
+        return Ok(());
     }
     let changed = changed.join(", ");
     Err(format!("{file}: {changed} cannot change while Lockgate runs: restart it, or set the old value again"))
@@ -65,7 +59,7 @@ mod tests {
     #[case::nothing("", "", "")]
     #[case::issuance("", "[acme]\nagree_to_terms = true\n[[certificate]]\nnames = ['a.example']", "")]
     #[case::restart("workers = 1", "workers = 2", "workers cannot change while Lockgate runs")]
-    #[case::vault("", "[vault]\nkey_env = 'KEY'", "`lockgate vault rotate` changes the key")]
+    #[case::vault("", "[vault]\nkey_env = 'KEY'", "")]
     #[case::vault_moved("data_dir = 'a'", "data_dir = 'b'", "data_dir cannot change while Lockgate runs")]
     fn what_a_reload_cannot_do_is_refused(#[case] old: &str, #[case] new: &str, #[case] said: &str) {
         let dir = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::{IntGauge, Registry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -20,9 +20,9 @@ use crate::issuance::KeySource;
 use crate::issuer::InternalCa;
 use crate::store::StoreError;
 use crate::store::inventory::{
-    Attempts, Certificates, Inventory, NewCertificate, Order, OrderId, Secret, StoredCertificate, Unusable,
+    Attempts, Certificates, Inventory, NewCertificate, Order, OrderId, Provenance, Secret, StoredCertificate, Unusable,
 };
-use crate::vault::{KeyWrap, Vault, VaultError};
+use crate::vault::{Vault, VaultError, rotation};
 
 /// Keys that are open at once; the rest open in well under a millisecond when they are asked for.
 const MAX_OPENED_KEYS: usize = 10_000;
@@ -30,12 +30,13 @@ const MAX_OPENED_KEYS: usize = 10_000;
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// What the internal authority's key is kept under.
-const INTERNAL_CA: &str = "internal-ca";
+pub const INTERNAL_CA: &str = "internal-ca";
 
 /// The inventory and the vault, as far as they are open.
 pub struct Custody {
     data_dir: PathBuf,
-    source: KeySource,
+    /// Where the key-encryption key is to be had. A reload may name another place.
+    source: ArcSwap<KeySource>,
     vault: Vault,
     opened: Arc<OpenedKeys>,
     inventory: ArcSwapOption<Inventory>,
@@ -81,7 +82,7 @@ impl Custody {
         let vault = Vault::locked();
         Ok(Arc::new(Self {
             data_dir: data_dir.to_owned(),
-            source,
+            source: ArcSwap::from_pointee(source),
             opened: OpenedKeys::new(Arc::new(vault.clone()), MAX_OPENED_KEYS),
             vault,
             inventory: ArcSwapOption::empty(),
@@ -141,6 +142,7 @@ impl Custody {
             subject: new.subject,
             tenant: new.tenant,
             role: new.role,
+            is_on_demand: new.provenance == Provenance::OnDemand,
             ca: new.ca.into(),
             certificate: Arc::new(certificate),
             ari,
@@ -158,7 +160,9 @@ impl Custody {
     /// [`CustodyError`]; nothing was changed then.
     pub async fn unlock(&self, internal: &InternalCa, now: UnixTime) -> Result<(), CustodyError> {
         let inventory = self.inventory()?;
-        let wrap = KeyWrap::open(&self.source).await?;
+        let stored = inventory.data_keys().await?;
+        let found = rotation::find(&self.source.load_full(), &stored).await?;
+        let wrap = found.wrap;
         if wrap.was_made() {
             tracing::warn!(
                 "made {}: the key that opens all other keys. Keep a copy where this machine's backups are not, or name \
@@ -166,9 +170,16 @@ impl Custody {
                 wrap.place()
             );
         }
-        if let Some(made) = self.vault.unlock(&wrap, &inventory.data_keys().await?, now).await? {
+        if let Some(made) = self.vault.unlock(&wrap, &stored, now).await? {
             inventory.add_data_key(&made).await?;
             self.vault.trust(made.id)?;
+        }
+        if let Some(unfinished) = found.unfinished {
+            let next = unfinished.next().display().to_string();
+            match unfinished.finish().await {
+                Ok(()) => tracing::info!("the vault's new key was in {next}, and is now in its place"),
+                Err(error) => tracing::warn!("the vault's new key is in {next} and cannot be put in its place: {error}"),
+            }
         }
         self.opened.close_all();
         self.is_unlocked.set(1);
@@ -188,6 +199,21 @@ impl Custody {
             }
         }
         Ok(())
+    }
+
+    /// Whether the key in `source` opens what is kept.
+    ///
+    /// # Errors
+    /// [`CustodyError`] if it does not.
+    pub async fn opens_with(&self, source: &KeySource, now: UnixTime) -> Result<(), CustodyError> {
+        let stored = self.inventory()?.data_keys().await?;
+        let found = rotation::find(source, &stored).await?;
+        Ok(Vault::locked().unlock(&found.wrap, &stored, now).await.map(drop)?)
+    }
+
+    /// From now on the key is to be had there.
+    pub fn turn_to(&self, source: KeySource) {
+        self.source.store(Arc::new(source));
     }
 
     /// Begins to open the inventory, beside whatever else a start has to do.

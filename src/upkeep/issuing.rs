@@ -9,6 +9,7 @@ mod order;
 mod proving;
 mod queue;
 mod renewal_info;
+mod strangers;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -21,6 +22,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::alerts::Alerts;
 use super::custody::{Contents, Custody};
+use super::on_demand::{Admission, Asker};
 use crate::alert::{Alert, AlertKind};
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
@@ -32,12 +34,14 @@ use crate::name::DomainName;
 use crate::snapshot::Live;
 use crate::store::inventory::{Attempts, CertificateId, Order, OrderId, Role};
 use accounts::Accounts;
+pub use due::renewal_at;
 use due::{Held, due, jitter};
 pub use order::Failure;
 use order::{Job, Workshop};
 use proving::Providers;
 use queue::{Queue, Task};
 use renewal_info::RenewalInfo;
+use strangers::Strangers;
 
 /// How often it is looked who is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -74,6 +78,10 @@ pub struct Issuing {
     fresh: Vec<Arc<Kept>>,
     /// Who waits for an order of theirs.
     askers: HashMap<Task, Vec<oneshot::Sender<Ordered>>>,
+    /// Who is told when what is fresh is published.
+    told_when_published: Vec<(oneshot::Sender<Ordered>, Ordered)>,
+    /// Names that nobody configured.
+    strangers: Strangers,
     ticks: u32,
     metrics: Metrics,
 }
@@ -111,10 +119,11 @@ impl Issuing {
         board: Arc<Board>,
         clock: Arc<Clock>,
         alerts: Arc<Alerts>,
+        asker: Arc<Asker>,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let accounts = Accounts::new(Arc::clone(&custody));
-        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Providers::default(), clock });
+        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Providers::default(), clock, asker });
         Ok(Self {
             renewal_info: RenewalInfo::new(Arc::clone(&workshop)),
             workshop,
@@ -134,6 +143,8 @@ impl Issuing {
             running: JoinSet::new(),
             fresh: Vec::new(),
             askers: HashMap::new(),
+            told_when_published: Vec::new(),
+            strangers: Strangers::default(),
             ticks: 0,
             metrics: Metrics::register(registry)?,
         })
@@ -143,13 +154,19 @@ impl Issuing {
     pub fn take_over(&mut self, contents: Contents) {
         let task = |subject, role| Task { subject, role };
         self.attempts = contents.attempts.into_iter().map(|it| (task(it.subject.clone(), it.role), it)).collect();
+        self.strangers.remember_failures(self.attempts.keys());
         self.orders = contents.orders.into_iter().map(|it| (task(it.1.subject.clone(), it.1.role), it)).collect();
         self.is_open = true;
         self.edition = 0;
     }
 
     /// Runs until the process ends. `opened` brings what the inventory held when it opens late.
-    pub async fn run(mut self, mut asks: mpsc::Receiver<AskIssuing>, mut opened: mpsc::Receiver<Contents>) {
+    pub async fn run(
+        mut self,
+        mut asks: mpsc::Receiver<AskIssuing>,
+        mut admissions: mpsc::Receiver<Admission>,
+        mut opened: mpsc::Receiver<Contents>,
+    ) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -161,6 +178,7 @@ impl Issuing {
                 },
                 Some(contents) = opened.recv() => self.open_late(contents),
                 Some((wanted, reply)) = asks.recv() => self.asked(&wanted, reply),
+                Some((name, reply)) = admissions.recv() => self.admit(name, reply),
             }
         }
     }
@@ -200,6 +218,7 @@ impl Issuing {
         self.has_http_listener = control.blueprint().has_http_listener;
         self.subjects =
             control.subjects().iter().filter_map(|it| Some((it.names.first()?.clone(), Arc::clone(it)))).collect();
+        self.adopt_aliases(&control);
         let gone: Vec<Task> = self
             .queue
             .tasks()
@@ -228,7 +247,7 @@ impl Issuing {
         let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual };
         for role in [Role::Own, Role::Standby] {
             let task = Task { subject: name.clone(), role };
-            if self.under_way.contains(&task) {
+            if self.under_way.contains(&task) || role == Role::Own && self.strangers.is_refused(name) {
                 continue;
             }
             let at = due(&task, &subject, held, self.attempts.get(&task), now);
@@ -261,22 +280,32 @@ impl Issuing {
             if self.under_way.len() >= max_orders {
                 return;
             }
-            let Some(task) = self.queue.pop_due(now) else { return };
+            // Renewals first; and strangers never have more than half of what there is.
+            let Some(task) = self.queue.pop_due(now).or_else(|| self.strangers.pop_due(now, max_orders)) else {
+                return;
+            };
             self.start(task, now);
         }
     }
 
     fn start(&mut self, task: Task, now: UnixTime) {
         let control = Arc::clone(&self.control);
-        let Some(control) = try_lock(&control) else { return self.queue.plan(&task, Some(now)) };
+        let Some(control) = try_lock(&control) else { return self.plan_again(&task, Some(now)) };
         let once = self.once.remove(&task);
-        let Some(subject) = once.or_else(|| self.subjects.get(&task.subject).cloned()) else { return };
+        let stranger = once.or_else(|| self.subject_of_stranger(&control, &task));
+        let Some(subject) = stranger.or_else(|| self.subjects.get(&task.subject).cloned()) else {
+            self.turn_away(&task);
+            return;
+        };
         let newest = |role| control.kept().of(&task.subject).iter().rev().find(|kept| kept.role == role);
         let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual: None };
         let authorities = self.authorities(&task, &subject, held);
         let is_paused = |authority: &&Arc<_>| self.workshop.accounts.paused_until(authority, now).is_none();
         let Some(authority) = authorities.iter().find(is_paused).cloned() else {
             let until = authorities.iter().filter_map(|it| self.workshop.accounts.paused_until(it, now)).min();
+            if self.turn_away(&task) {
+                return;
+            }
             return self.queue.plan(&task, until.map(|until| until.plus_secs(i64::from(jitter(&task) as u8))));
         };
         let replaces = newest(task.role).cloned();
@@ -285,8 +314,10 @@ impl Issuing {
         let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
         let has_http_listener = self.has_http_listener;
         self.under_way.insert(task.clone());
+        let (is_on_demand, question) = self.strangers.begin(&task);
         tracing::info!(domain = %task.subject, role = ?task.role, ca = authority.name, "ordering a certificate");
-        let job = Job { task, subject, authority, failures, has_http_listener, replaces, under_way };
+        let job =
+            Job { task, subject, authority, failures, has_http_listener, replaces, under_way, is_on_demand, question };
         let workshop = Arc::clone(&self.workshop);
         self.running.spawn(async move {
             let outcome = workshop.carry_out(&job).await;
@@ -298,10 +329,21 @@ impl Issuing {
         let now = self.workshop.clock.read().now;
         let Job { task, authority, .. } = job;
         self.under_way.remove(&task);
+        if let Err(failure) = &outcome
+            && failure.is_withdrawn
+        {
+            tracing::info!(domain = %task.subject, "not approved any more: it is not renewed");
+            self.strangers.refuse(&task.subject);
+            return self.tell(&task, &answer(&outcome));
+        }
         let result = if outcome.is_ok() { "issued" } else { "failed" };
         self.metrics.orders.with_label_values(&[&*authority.name, result]).inc();
-        for asker in self.askers.remove(&task).into_iter().flatten() {
-            _ = asker.send(answer(&outcome));
+        match &outcome {
+            Ok(_) => {
+                let askers = self.askers.remove(&task).into_iter().flatten();
+                self.told_when_published.extend(askers.map(|asker| (asker, answer(&outcome))));
+            }
+            Err(_) => self.tell(&task, &answer(&outcome)),
         }
         match outcome {
             Ok(kept) => {
@@ -314,10 +356,16 @@ impl Issuing {
                     now,
                     format!("{role} was issued by {issuer}, valid until {end}"),
                 );
+                self.strangers.leave(&task);
                 self.fresh.push(kept);
                 self.publish(now);
             }
-            Err(failure) => self.failed(&task, &authority, failure, now).await,
+            Err(failure) => {
+                self.failed(&task, &authority, failure, now).await;
+                if self.strangers.leave(&task) {
+                    self.forget_old_failures(&task).await;
+                }
+            }
         }
     }
 
@@ -369,6 +417,12 @@ impl Issuing {
         let fresh = std::mem::take(&mut self.fresh);
         let subjects: HashSet<DomainName> = fresh.iter().map(|kept| kept.subject.clone()).collect();
         control.take_in(fresh);
+        for (asker, ordered) in self.told_when_published.drain(..) {
+            _ = asker.send(ordered);
+        }
+        for subject in &subjects {
+            self.adopt_alias(&control, subject);
+        }
         for subject in subjects {
             self.plan(&control, &subject, now);
         }
@@ -382,8 +436,8 @@ impl Issuing {
             let Some(control) = try_lock(&control) else { return };
             let is_old = |kept: &&Arc<Kept>| {
                 let newest = control.kept().of(&kept.subject).iter().rev().find(|other| other.role == kept.role);
-                kept.certificate.not_after().secs() < now.secs() - KEPT_SECS
-                    && newest.is_some_and(|it| it.id != kept.id)
+                let is_replaced = newest.is_some_and(|it| it.id != kept.id);
+                kept.certificate.not_after().secs() < now.secs() - KEPT_SECS && (is_replaced || kept.is_on_demand)
             };
             control.kept().all().filter(is_old).map(|kept| kept.id).take(GIVEN_UP_PER_TICK).collect()
         };
@@ -393,7 +447,9 @@ impl Issuing {
             }
         }
         if !old.is_empty() {
-            lock(&control).give_up(&old);
+            let mut control = lock(&control);
+            control.give_up(&old);
+            self.forget_gone_aliases(&control);
         }
     }
 
@@ -432,7 +488,12 @@ impl Issuing {
     }
 
     fn raise(&self, kind: AlertKind, task: &Task, at: UnixTime, detail: String) {
-        self.alerts.raise(&Alert { kind, domain: task.subject.shared(), at, detail });
+        // Nothing is counted by a name that a client brought.
+        let (domain, detail) = match self.strangers.site_of(task) {
+            Some(site) => (site.shared(), format!("{}: {detail}", task.subject)),
+            None => (task.subject.shared(), detail),
+        };
+        self.alerts.raise(&Alert { kind, domain, at, detail });
     }
 }
 

@@ -148,7 +148,7 @@ fn parse(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
 }
 
 /// Makes the file, whole or not at all, and never in place of another. Returns whether it did; else somebody else had.
-fn make(path: &Path) -> io::Result<bool> {
+pub(super) fn make(path: &Path) -> io::Result<bool> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     rand::fill(key.as_mut_slice()).map_err(|_| io::Error::other("the system has no randomness"))?;
     let mut line = Zeroizing::new([b'\n'; 2 * KEY_BYTES + 1]);

@@ -14,7 +14,7 @@ use super::{KEY_BYTES, VaultError, WrappedKey};
 use crate::issuance::KeySource;
 
 /// For reading a file. A file system on the network may hang for ever.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one call of a service or a program: nobody's handshake waits for it.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a service or a program may answer at most; a wrapped data key has some hundred octets.
@@ -153,7 +153,7 @@ impl KeyWrap {
 
     /// A key that lies here is known by its digest, wherever it lies now. A service or a program may have got another
     /// name, so it is asked; but one is never sent what the other wrapped.
-    fn may_have_wrapped(&self, wrapped: &WrappedKey) -> bool {
+    pub(super) fn may_have_wrapped(&self, wrapped: &WrappedKey) -> bool {
         let (Some((kind, which)), Some((own_kind, own))) =
             (wrapped.wrapped_by.split_once(':'), self.identity.split_once(':'))
         else {

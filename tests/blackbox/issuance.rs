@@ -1,63 +1,75 @@
-//! Certificates that look after themselves, by real authorities.
+//! Certificates that look after themselves: what the operator writes, and what comes of it.
 
-use crate::harness::{ChallTestSrv, Lockgate, Nginx, Pebble, PebbleSetup, Pki, Setup, eventually, free_port};
+use crate::harness::{FaultCa, Lockgate, Managed, Nginx, Pki, Setup, eventually, utc};
 
-/// A proxy whose domains are served with certificates of an authority of ours.
-struct Site {
-    http: u16,
-    https: u16,
-    names: ChallTestSrv,
+const SITE: &str = "shop.lockgate.test";
+const NOON: &str = "2027-06-01 12:00:00";
+const DAY_SECS: i64 = 86_400;
+
+/// An authority that looks at nothing, and a proxy that has its certificates from there, both at [`NOON`].
+fn at_noon() -> (FaultCa, Setup) {
+    let pki = Pki::new();
+    let ca = FaultCa::start(&pki);
+    ca.set_now(utc(NOON));
+    let setup = Lockgate::under(&pki).acme(&[&ca]).clock_stopped(NOON);
+    (ca, setup)
 }
 
-impl Site {
-    fn new() -> Self {
-        Self { http: free_port(), https: free_port(), names: ChallTestSrv::start() }
-    }
-
-    /// An authority that looks at this proxy.
-    fn authority(&self) -> PebbleSetup {
-        Pebble::setup().validates_at(self.http, self.https).dns(self.names.server())
-    }
-
-    /// The proxy's configuration: `[acme]` and nothing else.
-    fn setup(&self, pki: &Pki, authorities: &[&Pebble]) -> Setup {
-        let mut setup = Lockgate::under(pki)
-            .set("listen.http", &format!("['127.0.0.1:{}']", self.http))
-            .set("listen.https", &format!("['127.0.0.1:{}']", self.https))
-            .set("acme.agree_to_terms", "true");
-        for (number, authority) in authorities.iter().enumerate() {
-            let (directory, ca_file) = (authority.directory(), authority.ca_file());
-            setup = setup.table(&format!(
-                "[[acme.ca]]\nname = 'ca-{number}'\ndirectory = '{directory}'\nca_file = '{}'",
-                ca_file.display()
-            ));
-        }
-        setup
-    }
-}
-
-fn source(gate: &Lockgate, name: &str) -> Option<String> {
-    let metrics = gate.metrics();
-    ["own", "store", "standby", "configured", "internal"]
-        .into_iter()
-        .find(|source| {
-            metrics.get("lockgate_certificate_not_after_seconds", &[("domain", name), ("source", source)]).is_some()
-        })
-        .map(str::to_owned)
+/// Both clocks, so many days on.
+fn days_later(gate: &Lockgate, ca: &FaultCa, days: f64) {
+    #[expect(clippy::cast_possible_truncation, reason = "days of a test")]
+    gate.clock().advance((days * DAY_SECS as f64) as i64);
+    ca.set_now(gate.clock().now_ms() / 1000);
 }
 
 #[test]
 fn two_lines_and_a_domain_is_on_https() {
-    let (site, pki) = (Site::new(), Pki::new());
+    let (site, pki) = (Managed::new(), Pki::new());
     let authority = site.authority().start();
     let origin = Nginx::start();
-    let mut gate = site.setup(&pki, &[&authority]).domain("shop.lockgate.test", origin).uncertified().start();
-    eventually("the domain's own certificate serves", || (source(&gate, "shop.lockgate.test")? == "own").then_some(()));
-    let (orders, leaf) = (authority.orders(), gate.leaf("shop.lockgate.test"));
-    assert_eq!(orders, 1);
+    let mut gate = site.setup(&pki, &[&authority]).domain(SITE, origin).uncertified().start();
+    gate.await_own(SITE);
+    let (orders, leaf) = (authority.orders(), gate.leaf(SITE));
+    assert_eq!((orders, leaf.names.as_slice()), (1, &[SITE.to_owned()][..]));
+    assert_eq!(gate.metric("lockgate_alerts_total", &[("domain", SITE), ("kind", "certificate_issued")]), Some(1.0));
 
     gate.kill();
     gate.start_again();
-    assert_eq!(gate.leaf("shop.lockgate.test"), leaf);
+    assert_eq!(gate.leaf(SITE), leaf);
     assert_eq!((authority.orders(), authority.accounts()), (1, 1));
+}
+
+#[test]
+fn nothing_is_ordered_before_terms_are_agreed_to() {
+    let (ca, setup) = at_noon();
+    let setup = setup.set("acme.agree_to_terms", "false").domain(SITE, "http://127.0.0.1:1").uncertified();
+    let check = setup.check();
+    assert!(check.text().contains("agree_to_terms = true"), "{}", check.text());
+    let mut gate = setup.start();
+    eventually("a fallback", || (gate.source(SITE)? == "internal").then_some(()));
+    assert_eq!(ca.requests().len(), 0);
+    gate.reconfigure(|setup| setup.set("acme.agree_to_terms", "true"));
+    gate.await_own(SITE);
+    assert_eq!((ca.orders().len(), ca.accounts()), (1, 1));
+}
+
+#[test]
+fn a_changed_configuration_is_followed() {
+    let (ca, setup) = at_noon();
+    let mut gate = setup.domain("a.lockgate.test", "http://127.0.0.1:1").uncertified().start();
+    gate.await_own("a.lockgate.test");
+    let first = gate.leaf("a.lockgate.test");
+    gate.reconfigure(|setup| setup.domain("b.lockgate.test", "http://127.0.0.1:1").uncertified());
+    gate.await_own("b.lockgate.test");
+    // Another kind of key is for the next certificate: this one is good.
+    gate.reconfigure(|setup| setup.set("acme.key", "'rsa2048'").without_domain("b.lockgate.test"));
+    assert_eq!(gate.leaf("a.lockgate.test"), first);
+    days_later(&gate, &ca, 61.0);
+    eventually("another key", || gate.leaf("a.lockgate.test").rsa.then_some(()));
+    // What is gone is not renewed.
+    let names: Vec<_> = ca.orders().into_iter().flat_map(|order| order.names).collect();
+    assert_eq!(names, ["a.lockgate.test", "b.lockgate.test", "a.lockgate.test"]);
+    // It was kept, and serves at once where it is good.
+    gate.reconfigure(|setup| setup.domain("b.lockgate.test", "http://127.0.0.1:1").uncertified());
+    gate.await_own("b.lockgate.test");
 }

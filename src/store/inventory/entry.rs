@@ -41,6 +41,8 @@ impl Role {
 pub enum Provenance {
     /// Issued over ACME.
     Acme,
+    /// The same, for a name that nobody wrote into the configuration: it was approved at a handshake.
+    OnDemand,
     /// Given by a user.
     Uploaded,
 }
@@ -50,12 +52,13 @@ impl Provenance {
     pub fn label(self) -> &'static str {
         match self {
             Self::Acme => "acme",
+            Self::OnDemand => "on-demand",
             Self::Uploaded => "uploaded",
         }
     }
 
     pub(in crate::store) fn of_label(label: &str) -> Option<Self> {
-        [Self::Acme, Self::Uploaded].into_iter().find(|provenance| provenance.label() == label)
+        [Self::Acme, Self::OnDemand, Self::Uploaded].into_iter().find(|provenance| provenance.label() == label)
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::queue::Task;
 use crate::clock::UnixTime;
 use crate::control::Kept;
-use crate::issuance::renewal::{due_at, standby_due_at};
+use crate::issuance::renewal::{Window, due_at, standby_due_at};
 use crate::issuance::subject::Subject;
+use crate::name::DomainName;
 use crate::store::inventory::{Attempts, Role};
 
 /// When a task that failed before the clock stepped back is tried again at the latest.
@@ -65,9 +66,24 @@ pub fn due(
 fn renewal(kept: Option<&Arc<Kept>>, subject: &Subject, jitter: u64) -> UnixTime {
     let is_for_all = |kept: &&Arc<Kept>| subject.required().all(|name| kept.certificate.covers(name));
     let Some(kept) = kept.filter(is_for_all) else { return UnixTime::from_secs(0) };
-    let (not_before, not_after) = (kept.certificate.not_before(), kept.certificate.not_after());
+    let window = kept.ari.and_then(|ari| ari.window);
+    renewal_of((kept.certificate.not_before(), kept.certificate.not_after()), window, jitter)
+}
+
+/// When a certificate with these first and last seconds is renewed, of which the authority says `window`: what the loop
+/// does, as far as nothing else about it is wrong.
+pub fn renewal_at(
+    subject: &DomainName,
+    role: Role,
+    validity: (UnixTime, UnixTime),
+    window: Option<Window>,
+) -> UnixTime {
+    renewal_of(validity, window, jitter(&Task { subject: subject.clone(), role }))
+}
+
+fn renewal_of((not_before, not_after): (UnixTime, UnixTime), window: Option<Window>, jitter: u64) -> UnixTime {
     let by_itself = due_at(not_before, not_after, None, jitter);
-    match kept.ari.and_then(|ari| ari.window) {
+    match window {
         // An authority whose windows are always in the past must not have us renew for ever.
         Some(window) => due_at(not_before, not_after, Some(window), jitter)
             .max(not_before.plus_secs(LEAST_USED_SECS).min(by_itself)),

@@ -13,12 +13,13 @@ use crate::certificate::{facts_of, key_context_of_leaf, key_context_of_spki, pro
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
 use crate::control::Kept;
-use crate::issuance::Authority;
 use crate::issuance::subject::{Subject, challenges_for};
+use crate::issuance::{Authority, OnDemand};
 use crate::issuer::acme::{self, AcmeError, ErrorKind, Status, check_issued, request, spki_of};
 use crate::name::DomainName;
 use crate::store::inventory::{NewCertificate, Order, OrderId, Provenance, StoredCertificate};
 use crate::upkeep::custody::{Custody, CustodyError};
+use crate::upkeep::on_demand::{Asker, Verdict};
 
 /// How long authorities may take to look for what is on show.
 const PROVING_PATIENCE: Duration = Duration::from_secs(120);
@@ -42,6 +43,8 @@ pub struct Workshop {
     pub providers: Providers,
     /// Wall time.
     pub clock: Arc<Clock>,
+    /// Who is asked whether a name on demand is still to be served.
+    pub asker: Arc<Asker>,
 }
 
 /// An order to be carried out.
@@ -61,6 +64,10 @@ pub struct Job {
     pub replaces: Option<Arc<Kept>>,
     /// An order that is under way already.
     pub under_way: Option<(OrderId, Order)>,
+    /// Whether nobody configured the name.
+    pub is_on_demand: bool,
+    /// Who has to approve first.
+    pub question: Option<Arc<OnDemand>>,
 }
 
 /// Why there is no certificate.
@@ -82,6 +89,8 @@ pub struct Failure {
     pub is_order_gone: bool,
     /// Whether it may pass by itself: an order under way is then gone on with.
     pub is_passing: bool,
+    /// Whether the operator does not approve of the name any more: there was no order.
+    pub is_withdrawn: bool,
 }
 
 impl Failure {
@@ -100,6 +109,7 @@ impl Failure {
                 kind,
                 ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::RateLimited | ErrorKind::BadNonce
             ),
+            is_withdrawn: false,
         }
     }
 
@@ -120,6 +130,7 @@ impl From<String> for Failure {
             is_account_gone: false,
             is_order_gone: false,
             is_passing: false,
+            is_withdrawn: false,
         }
     }
 }
@@ -136,6 +147,7 @@ impl Workshop {
     /// # Errors
     /// [`Failure`]. What was begun is gone on with, or forgotten, at the next attempt.
     pub async fn carry_out(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
+        self.ask(job).await?;
         let done = self.attempt(job).await;
         let Err(failure) = &done else { return done };
         // What the authority has forgotten, restored from a backup perhaps, is begun anew at once, and once.
@@ -145,6 +157,22 @@ impl Workshop {
             return done;
         }
         self.attempt(&Job { under_way: None, ..job.clone() }).await
+    }
+
+    /// Asks, where a name on demand is to be renewed, whether it still is one.
+    async fn ask(&self, job: &Job) -> Result<(), Failure> {
+        let Some(on_demand) = &job.question else { return Ok(()) };
+        match self.asker.ask(on_demand, &job.task.subject, false).await {
+            Verdict::Approved => Ok(()),
+            Verdict::Refused => {
+                let problem = "`ask` does not approve of it any more".to_owned();
+                Err(Failure { is_withdrawn: true, ..Failure::here(&job.authority, problem) })
+            }
+            Verdict::Failed | Verdict::Limited => {
+                let problem = "`ask` did not answer whether it is still to be served".to_owned();
+                Err(Failure::here(&job.authority, problem))
+            }
+        }
     }
 
     async fn attempt(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
@@ -271,7 +299,7 @@ impl Workshop {
             subject: record.subject,
             tenant: job.subject.tenant.clone(),
             role: record.role,
-            provenance: Provenance::Acme,
+            provenance: if job.is_on_demand { Provenance::OnDemand } else { Provenance::Acme },
             ca: record.ca,
             chain,
             facts,

@@ -6,6 +6,7 @@
 //! - [`Nginx`], [`Scripted`]: a real origin for real traffic, and one that does exactly what a test tells it to.
 //! - [`Disk`]: the program's data directory on a disk that fails when told to.
 //! - [`Pebble`]: a real ACME server; [`FaultCa`]: one in the test's process that errs as a [`Fault`] says.
+//! - [`Managed`]: where a proxy and its authorities find each other; [`Authority`]: one of them.
 //! - [`ChallTestSrv`]: a DNS server that answers what a test puts in; [`Bind`]: a real one that is updated over DNS;
 //!   [`dns_query`]: what a server says of a name.
 //! - [`TlsClient`], [`Connection`], [`H2`], `curl`, [`Load`]: clients, from single bytes to thousands of requests.
@@ -23,6 +24,7 @@ mod fault_ca;
 mod h2;
 mod load;
 mod lockgate;
+mod managed;
 mod metrics;
 mod nginx;
 mod pebble;
@@ -46,9 +48,10 @@ pub use fault_ca::{Fault, FaultCa, Resource, RetryAfter};
 pub use h2::H2;
 pub use load::{Load, fill_bucket, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};
+pub use managed::{Authority, Managed};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
-pub use pebble::{Pebble, PebbleSetup};
+pub use pebble::Pebble;
 pub use pki::{Leaf, Pki, Presented};
 pub use process::{Output, Process, lockgate, program, run};
 pub use scripted::{Scripted, response};

@@ -23,7 +23,7 @@ CREATE TABLE certificate (
     tenant      TEXT,
     -- 'own' or 'standby'.
     role        TEXT    NOT NULL,
-    -- 'acme' or 'uploaded'.
+    -- 'acme', 'on-demand' or 'uploaded'.
     provenance  TEXT    NOT NULL,
     -- The authority's directory URL.
     ca          TEXT    NOT NULL,

@@ -126,7 +126,7 @@ async fn keep_on(
     .bind(new.at.secs())
     .fetch_one(&mut *tx)
     .await?;
-    if new.provenance == Provenance::Acme {
+    if new.provenance != Provenance::Uploaded {
         end_order_of(&mut tx, &new.subject, new.role).await?;
     }
     forget_attempts_on(&mut tx, &new.subject, new.role).await?;

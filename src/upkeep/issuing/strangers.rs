@@ -1,0 +1,206 @@
+//! Names on demand in the loop: their first orders wait behind all others, their renewals are like everybody's.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Issuing;
+use super::queue::{Queue, Task};
+use crate::clock::UnixTime;
+use crate::control::{Control, Ordered};
+use crate::issuance::OnDemand;
+use crate::issuance::subject::Subject;
+use crate::name::DomainName;
+use crate::store::inventory::Role;
+
+/// Failures of names that nobody configured that are remembered, lest the authority is asked again too soon.
+const MAX_FAILURES: usize = 10_000;
+
+/// What the loop knows of names that nobody configured.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    /// First orders.
+    queue: Queue,
+    /// What they are for: waiting, or under way.
+    first: HashMap<Task, Arc<OnDemand>>,
+    under_way: HashSet<Task>,
+    /// Those that have a certificate, and who approves of them.
+    aliases: HashMap<DomainName, Arc<OnDemand>>,
+    /// Of those, the ones that were not approved again when they were to be renewed.
+    refused: HashSet<DomainName>,
+    /// Tasks that failed, in the order in which they did.
+    failed: VecDeque<Task>,
+}
+
+impl Strangers {
+    /// The first order that is due next, if there is room for it: at most half of `max_orders`, and one in any case.
+    pub(super) fn pop_due(&mut self, now: UnixTime, max_orders: usize) -> Option<Task> {
+        if self.under_way.len() >= (max_orders / 2).max(1) {
+            return None;
+        }
+        self.queue.pop_due(now)
+    }
+
+    /// An order begins. Says whether nobody configured its name, and who must be asked first.
+    pub(super) fn begin(&mut self, task: &Task) -> (bool, Option<Arc<OnDemand>>) {
+        if self.first.contains_key(task) {
+            self.under_way.insert(task.clone());
+            return (true, None);
+        }
+        let on_demand = self.aliases.get(&task.subject).cloned();
+        (on_demand.is_some(), on_demand)
+    }
+
+    /// A first order is over, or was never begun. Whether it was one.
+    pub(super) fn leave(&mut self, task: &Task) -> bool {
+        self.under_way.remove(task);
+        self.queue.plan(task, None);
+        self.first.remove(task).is_some()
+    }
+
+    /// Whether it was not approved again.
+    pub(super) fn is_refused(&self, name: &DomainName) -> bool {
+        self.refused.contains(name)
+    }
+
+    /// It was not approved again: what it has serves until it ends.
+    pub(super) fn refuse(&mut self, name: &DomainName) {
+        self.refused.insert(name.clone());
+    }
+
+    /// The domain that serves a name that nobody configured.
+    pub(super) fn site_of(&self, task: &Task) -> Option<&DomainName> {
+        let first = self.first.get(task);
+        first.or_else(|| self.aliases.get(&task.subject)).map(|on_demand| &on_demand.site)
+    }
+
+    /// Notes what failed before: of a start, all that did.
+    pub(super) fn remember_failures<'a>(&mut self, tasks: impl Iterator<Item = &'a Task>) {
+        self.failed = tasks.cloned().collect();
+    }
+}
+
+impl Issuing {
+    /// A name that was approved: ordered, if there is no valid certificate, and not before it may be tried again.
+    pub(super) fn admit(&mut self, name: DomainName, reply: oneshot::Sender<Ordered>) {
+        match self.begin_to_admit(&name) {
+            Ok(Some(task)) => self.askers.entry(task).or_default().push(reply),
+            Ok(None) => _ = reply.send(Ordered { ok: true, id: None, message: String::new(), advice: None }),
+            Err(why) => _ = reply.send(Ordered::refused(why)),
+        }
+    }
+
+    /// The order to wait for; `None`: there is a certificate.
+    fn begin_to_admit(&mut self, name: &DomainName) -> Result<Option<Task>, String> {
+        let now = self.workshop.clock.read().now;
+        if !self.is_open || !self.workshop.custody.vault().is_open() {
+            return Err("inventory or vault is not open yet".to_owned());
+        }
+        let task = Task { subject: name.clone(), role: Role::Own };
+        if self.under_way.contains(&task) || self.strangers.first.contains_key(&task) {
+            return Ok(Some(task));
+        }
+        let snapshot = self.live.snapshot();
+        if snapshot.aliases.get(name.as_str()).is_some_and(|site| site.certificates.guaranteed_until(now).is_some()) {
+            return Ok(None);
+        }
+        let on_demand = snapshot.on_demand.clone().ok_or("no names are served on demand any more")?;
+        if let Some(attempts) = self.attempts.get(&task).filter(|it| it.last_at <= now && now < it.next_at) {
+            return Err(format!("{} Next attempt at {}", attempts.problem, attempts.next_at));
+        }
+        self.strangers.refused.remove(name);
+        self.strangers.first.insert(task.clone(), on_demand);
+        // Once: an expired name's renewal is this order.
+        self.queue.plan(&task, None);
+        self.strangers.queue.plan(&task, Some(now));
+        Ok(Some(task))
+    }
+
+    /// What a first order is for.
+    pub(super) fn subject_of_stranger(&self, control: &Control, task: &Task) -> Option<Arc<Subject>> {
+        self.strangers.first.get(task)?;
+        Some(Arc::new(control.alias_subject(&task.subject)?.0))
+    }
+
+    /// Gives a first order up before it began. Whether it was one.
+    pub(super) fn turn_away(&mut self, task: &Task) -> bool {
+        let is_first = self.strangers.leave(task);
+        if is_first {
+            self.tell(task, &Ordered::refused("no authority issues for it now".to_owned()));
+        }
+        is_first
+    }
+
+    /// Plans a task that could not be begun.
+    pub(super) fn plan_again(&mut self, task: &Task, at: Option<UnixTime>) {
+        match self.strangers.first.contains_key(task) {
+            true => self.strangers.queue.plan(task, at),
+            false => self.queue.plan(task, at),
+        }
+    }
+
+    /// Tells whoever waits for a task what became of it.
+    pub(super) fn tell(&mut self, task: &Task, ordered: &Ordered) {
+        for asker in self.askers.remove(task).into_iter().flatten() {
+            _ = asker.send(ordered.clone());
+        }
+    }
+
+    /// Takes all names over that are served and not configured.
+    pub(super) fn adopt_aliases(&mut self, control: &Control) {
+        self.strangers.aliases.clear();
+        self.strangers.refused.clear();
+        for name in control.aliases() {
+            self.adopt_alias(control, name);
+        }
+    }
+
+    /// Takes one over, if it is one.
+    pub(super) fn adopt_alias(&mut self, control: &Control, name: &DomainName) {
+        if control.is_alias(name)
+            && let Some((subject, on_demand)) = control.alias_subject(name)
+        {
+            self.subjects.insert(name.clone(), Arc::new(subject));
+            self.strangers.aliases.insert(name.clone(), on_demand);
+        }
+    }
+
+    /// Forgets names whose last certificate was given up.
+    pub(super) fn forget_gone_aliases(&mut self, control: &Control) {
+        let gone: Vec<_> = self.strangers.aliases.keys().filter(|name| !control.is_alias(name)).cloned().collect();
+        for name in gone {
+            self.strangers.aliases.remove(&name);
+            self.strangers.refused.remove(&name);
+            self.subjects.remove(&name);
+            for role in [Role::Own, Role::Standby] {
+                self.queue.plan(&Task { subject: name.clone(), role }, None);
+            }
+            self.renewal_info.plan(&name, None);
+        }
+    }
+
+    /// Notes a failure, and forgets the oldest where there are too many: names are as many as clients like.
+    pub(super) async fn forget_old_failures(&mut self, task: &Task) {
+        self.strangers.failed.retain(|failed| failed != task);
+        self.strangers.failed.push_back(task.clone());
+        while self.strangers.failed.len() > MAX_FAILURES {
+            let Some(oldest) = self.strangers.failed.pop_front() else { return };
+            if self.subjects.contains_key(&oldest.subject) {
+                continue;
+            }
+            self.attempts.remove(&oldest);
+            let order = self.orders.remove(&oldest);
+            let Ok(inventory) = self.workshop.custody.inventory() else { continue };
+            let forgotten = async {
+                if let Some((id, _)) = order {
+                    inventory.end_order(id).await?;
+                }
+                inventory.forget_attempts(&oldest.subject, oldest.role).await
+            };
+            if let Err(error) = forgotten.await {
+                tracing::warn!("what failed cannot be forgotten: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Whether the operator approves a name: by `allow`, or by whoever answers at the `ask` URL.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::StatusCode;
+use http::header::USER_AGENT;
+use reqwest::redirect::Policy;
+use rustls::ClientConfig;
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::sync::OnceCell;
+
+use crate::issuance::OnDemand;
+use crate::name::DomainName;
+use crate::on_demand::{Recent, is_allowed};
+
+/// From the question to the answer's status.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Questions per second, and at once.
+const ASKS_PER_SEC: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const BURST: NonZeroU32 = NonZeroU32::new(25).unwrap();
+/// How long an approval is good for another try, and how many are remembered.
+const APPROVED: Duration = Duration::from_secs(300);
+const MAX_APPROVED: usize = 10_000;
+/// What whoever answers reads of who is asking.
+const AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
+
+/// What came of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The name may be served.
+    Approved,
+    /// It may not.
+    Refused,
+    /// Nobody said either.
+    Failed,
+    /// It was not asked: there were too many questions.
+    Limited,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Approved, Self::Refused, Self::Failed, Self::Limited];
+
+    /// The value of the metrics' `result` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Limited => "limited",
+        }
+    }
+
+    /// What a status means. Who asks for patience (RFC 9110, section 15.5.9; RFC 6585, section 4) has not said no.
+    fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::OK => Self::Approved,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Self::Failed,
+            status if status.is_client_error() => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub struct Asker {
+    /// Made when it is first needed: the system's roots are hundreds of files.
+    client: OnceCell<reqwest::Client>,
+    limiter: DefaultDirectRateLimiter,
+    /// Approved a moment ago: an order that fails is tried again without another question.
+    approved: Mutex<Recent>,
+}
+
+impl Default for Asker {
+    fn default() -> Self {
+        Self {
+            client: OnceCell::new(),
+            limiter: RateLimiter::direct(Quota::per_second(ASKS_PER_SEC).allow_burst(BURST)),
+            approved: Mutex::new(Recent::new(MAX_APPROVED)),
+        }
+    }
+}
+
+impl Asker {
+    /// Whether `name` may be served. `is_limited`: the question comes from outside, and there may be many.
+    pub async fn ask(&self, on_demand: &OnDemand, name: &DomainName, is_limited: bool) -> Verdict {
+        if is_allowed(on_demand, name) {
+            if self.note(name) {
+                tracing::info!(domain = %name, "approved by `allow`");
+            }
+            return Verdict::Approved;
+        }
+        let Some(url) = &on_demand.ask else { return Verdict::Refused };
+        if self.lock().has(name, Instant::now()) {
+            return Verdict::Approved;
+        }
+        if is_limited && self.limiter.check().is_err() {
+            return Verdict::Limited;
+        }
+        let verdict = match self.status(url, name).await {
+            Ok(status) => Verdict::of(status),
+            Err(problem) => {
+                tracing::debug!(domain = %name, "`ask` does not answer: {problem}");
+                Verdict::Failed
+            }
+        };
+        if verdict == Verdict::Approved && self.note(name) {
+            tracing::info!(domain = %name, "approved by `ask`");
+        }
+        verdict
+    }
+
+    /// What the answer's status is. Its body is left unread, however long it is.
+    async fn status(&self, url: &str, name: &DomainName) -> Result<StatusCode, String> {
+        let mut url = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
+        url.query_pairs_mut().append_pair("domain", name.as_str());
+        let client = self.client.get_or_try_init(client).await?;
+        let answer = client.get(url).header(USER_AGENT, AGENT).send().await;
+        answer.map(|answer| answer.status()).map_err(|error| error.without_url().to_string())
+    }
+
+    /// Remembers an approval. Returns whether it is news.
+    fn note(&self, name: &DomainName) -> bool {
+        self.lock().put(name.clone(), Instant::now() + APPROVED)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Recent> {
+        self.approved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn client() -> Result<reqwest::Client, String> {
+    let tls = tokio::task::spawn_blocking(|| {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut config = builder.with_platform_verifier()?.with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok::<_, rustls::Error>(config)
+    });
+    let tls = tls.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(Policy::none())
+        .referer(false)
+        .timeout(ASK_TIMEOUT)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(200, Verdict::Approved)]
+    #[case(204, Verdict::Failed)]
+    #[case(302, Verdict::Failed)]
+    #[case(400, Verdict::Refused)]
+    #[case(404, Verdict::Refused)]
+    #[case(408, Verdict::Failed)]
+    #[case(429, Verdict::Failed)]
+    #[case(500, Verdict::Failed)]
+    #[case(999, Verdict::Failed)]
+    fn only_200_approves_and_only_a_client_error_refuses(#[case] status: u16, #[case] verdict: Verdict) {
+        assert_eq!(Verdict::of(StatusCode::from_u16(status).unwrap()), verdict);
+    }
+
+    #[tokio::test]
+    async fn without_a_url_only_what_is_allowed_is_approved() {
+        let name = |text| DomainName::parse(text).unwrap();
+        let allow = vec!["*.customers.example".to_owned()];
+        let on_demand = OnDemand { site: name("www.example.com"), allow, ask: None, max_names: 1 };
+        let asker = Asker::default();
+        assert_eq!(asker.ask(&on_demand, &name("a.customers.example"), true).await, Verdict::Approved);
+        assert_eq!(asker.ask(&on_demand, &name("a.example"), true).await, Verdict::Refused);
+    }
+}

@@ -1,0 +1,184 @@
+//! How control over names is proved, to authorities that look.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use rstest::rstest;
+use tempfile::TempDir;
+
+use crate::harness::{Bind, Lockgate, Managed, Pebble, Pki, Setup, free_port};
+
+const SITE: &str = "shop.lockgate.test";
+const NOWHERE: &str = "http://127.0.0.1:1";
+/// Longer than the first back-off with its jitter.
+const BACK_OFF_SECS: i64 = 700;
+
+/// The date by which both clocks start.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// What the authority was told to look at, so far.
+fn looked_at(authority: &Pebble, challenge: &str) -> usize {
+    authority.count_log(&["Pulled a task from the Tasks queue", challenge])
+}
+
+fn names(gate: &Lockgate, name: &str) -> Vec<String> {
+    let mut names = gate.leaf(name).names;
+    names.sort();
+    names
+}
+
+#[rstest]
+#[case::http("http-01", |setup: Setup| setup)]
+#[case::no_listener("tls-alpn-01", |setup: Setup| setup.set("listen.http", "[]"))]
+#[case::configured("tls-alpn-01", |setup: Setup| setup.set("acme.challenge", "'tls-alpn-01'"))]
+#[case::only_here("tls-alpn-01", |setup: Setup| setup.with("acme", "{ challenge = 'tls-alpn-01' }"))]
+fn it_is_proved_by(#[case] challenge: &str, #[case] change: impl FnOnce(Setup) -> Setup) {
+    let (site, pki) = (Managed::new(), Pki::new());
+    let authority = site.authority().start();
+    let setup = site.setup(&pki, &[&authority]).domain(SITE, NOWHERE).uncertified();
+    let gate = change(setup).start();
+    gate.await_own(SITE);
+    assert_eq!(authority.count_log(&["authz", "VALID"]), 1, "{:#?}", authority.log());
+    assert_eq!(looked_at(&authority, challenge), 1, "{:#?}", authority.log());
+}
+
+#[test]
+fn what_fails_one_way_is_proved_the_other() {
+    let (site, pki) = (Managed::new(), Pki::new());
+    // Somebody else's port.
+    let authority = site.authority().validates_at(free_port(), site.https).start();
+    let gate = site.setup(&pki, &[&authority]).domain(SITE, NOWHERE).uncertified().clock(&now()).start();
+    let failed = gate.await_failures(SITE, 1);
+    for words in ["urn:ietf:params:acme:error:connection", "port 80", "AAAA", SITE] {
+        assert!(failed.contains(words), "{words:?} is not in {failed}");
+    }
+    assert_eq!(gate.metric("lockgate_alerts_total", &[("domain", SITE), ("kind", "issuance_failed")]), Some(1.0));
+    gate.clock().advance(BACK_OFF_SECS);
+    gate.await_own(SITE);
+    assert_eq!((authority.orders(), gate.orders("ca-0", "failed"), gate.orders("ca-0", "issued")), (2, 1.0, 1.0));
+}
+
+#[rstest]
+#[case::http(None)]
+#[case::tls(Some("tls-alpn-01"))]
+fn an_address_gets_a_certificate(#[case] challenge: Option<&str>) {
+    let (site, pki) = (Managed::new(), Pki::new());
+    let authority = site.authority().start();
+    let mut setup = site.setup(&pki, &[&authority]).domain("127.0.0.1", NOWHERE).uncertified();
+    if let Some(challenge) = challenge {
+        setup = setup.set("acme.challenge", &format!("'{challenge}'"));
+    }
+    let gate = setup.start();
+    gate.await_own("127.0.0.1");
+    assert_eq!(names(&gate, "127.0.0.1"), ["127.0.0.1"]);
+}
+
+#[test]
+fn a_wildcard_is_proved_in_a_real_zone_and_takes_its_apex_along() {
+    let pki = Pki::new();
+    let bind = Bind::start(&["lockgate.test"]);
+    let authority = Pebble::setup().dns(bind.server()).start();
+    let gate = Lockgate::under(&pki)
+        .acme(&[&authority])
+        .acme_dns(&bind)
+        .domain("*.lockgate.test", NOWHERE)
+        .uncertified()
+        .start();
+    gate.await_own("*.lockgate.test");
+    assert_eq!(names(&gate, "any.lockgate.test"), ["*.lockgate.test", "lockgate.test"]);
+    // Two values at one name, and none is left.
+    assert_eq!((authority.orders(), authority.count_log(&["authz", "VALID"])), (1, 2));
+    assert_eq!(bind.txt("_acme-challenge.lockgate.test"), Vec::<String>::new());
+}
+
+/// A zone in a file, one `NAME VALUE` a line, and the program that changes it.
+fn hook(dir: &TempDir, management: &str) -> String {
+    let hook = dir.path().join("hook");
+    // The name server's own interface: what a hook of an operator's talks to.
+    let script = format!(
+        "#!/bin/sh\nset -e\necho \"$1 $2 $3\" >> '{}'\ncase \"$1\" in present) what=set-txt;; *) what=clear-txt;; esac\n\
+         curl -sf -d \"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" {management}/$what\n",
+        dir.path().join("calls").display()
+    );
+    fs::write(&hook, script).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    hook.display().to_string()
+}
+
+#[test]
+fn a_program_of_the_operators_sets_the_record() {
+    let (site, pki, dir) = (Managed::new(), Pki::new(), TempDir::new().unwrap());
+    let authority = site.authority().start();
+    let hook = hook(&dir, &site.names.management_url());
+    let resolver = site.names.server();
+    let dns = format!("{{ provider = 'exec', command = ['{hook}'], resolvers = ['{resolver}'] }}");
+    let gate = site
+        .setup(&pki, &[&authority])
+        .domain("*.lockgate.test", NOWHERE)
+        .uncertified()
+        .with("acme", &format!("{{ dns = {dns} }}"))
+        .start();
+    gate.await_own("*.lockgate.test");
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    let count = |word: &str| calls.lines().filter(|line| line.starts_with(word)).count();
+    assert_eq!((count("present _acme-challenge.lockgate.test "), count("clear ")), (2, 2), "{calls}");
+}
+
+#[test]
+fn www_takes_the_apex_along_and_leaves_it_where_it_is_not_to_be_had() {
+    let (site, pki) = (Managed::new(), Pki::new());
+    let authority = site.authority().start();
+    let setup = site.setup(&pki, &[&authority]).domain("www.lockgate.test", NOWHERE).uncertified();
+    let mut gate = setup.domain("lockgate.test", NOWHERE).uncertified().clock(&now()).start();
+    gate.await_own("www.lockgate.test");
+    assert_eq!(names(&gate, "www.lockgate.test"), ["lockgate.test", "www.lockgate.test"]);
+
+    // Somebody else's machine.
+    site.names.add_a("other.test", &["127.0.0.2".parse().unwrap()]);
+    gate.reconfigure(|setup| {
+        setup.domain("www.other.test", NOWHERE).uncertified().domain("other.test", NOWHERE).uncertified()
+    });
+    gate.await_failures("www.other.test", 1);
+    gate.clock().advance(BACK_OFF_SECS);
+    gate.await_own("www.other.test");
+    assert_eq!(names(&gate, "www.other.test"), ["www.other.test"]);
+    assert_ne!(gate.source("other.test").as_deref(), Some("own"));
+}
+
+#[test]
+fn one_certificate_for_several_names_serves_its_tenants_domains_and_no_others() {
+    let pki = Pki::new();
+    let bind = Bind::start(&["lockgate.test", "example.test"]);
+    let authority = Pebble::setup().dns(bind.server()).start();
+    let group = "[[certificate]]\nnames = ['lockgate.test', '*.lockgate.test', 'www.example.test']\ntenant = 'red'";
+    let gate = Lockgate::under(&pki)
+        .acme(&[&authority])
+        .acme_dns(&bind)
+        .table(group)
+        .domain("lockgate.test", NOWHERE)
+        .uncertified()
+        .tenant("red")
+        .domain("a.lockgate.test", NOWHERE)
+        .uncertified()
+        .tenant("red")
+        .with("acme", "false")
+        .domain("b.lockgate.test", NOWHERE)
+        .uncertified()
+        .tenant("blue")
+        .with("acme", "false")
+        .domain("www.example.test", NOWHERE)
+        .uncertified()
+        .tenant("blue")
+        .start();
+    gate.await_own("lockgate.test");
+    let of_red = gate.leaf("lockgate.test");
+    assert_eq!(names(&gate, "lockgate.test"), ["*.lockgate.test", "lockgate.test"]);
+    assert_eq!(gate.leaf("a.lockgate.test"), of_red);
+    // Its name is covered, and it is somebody else's.
+    assert_ne!(gate.leaf("b.lockgate.test"), of_red);
+    gate.await_own("www.example.test");
+    assert_eq!(names(&gate, "www.example.test"), ["www.example.test"]);
+    assert_eq!(authority.orders(), 2);
+}
