@@ -11,6 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lockgate::clock::Clock;
 use lockgate::control::{Blueprint, Control};
 use lockgate::name::DomainName;
+use lockgate::on_demand::Doorbell;
 use lockgate::proxy::worker::{self, Channels};
 use lockgate::proxy::{Counters, Order, Protocol, Shared};
 use lockgate::site::{OriginSpec, SiteSpec};
@@ -51,7 +52,7 @@ fn lockgate(origin: SocketAddr) -> (SocketAddr, Arc<ClientConfig>) {
     let root = control.internal().root_pem(clock.read().now);
 
     let counters = Arc::new(Counters::register(&prometheus::Registry::new()).unwrap());
-    let shared = Shared::new(live, clock, counters, 1000).unwrap();
+    let shared = Shared::new(live, clock, counters, Doorbell::new().0, 1000).unwrap();
     let (tell, orders) = mpsc::unbounded_channel();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -231,7 +231,7 @@ impl Certificate {
     }
 
     /// Whether the key is known not to open; `false` as long as nobody tried.
-    fn is_known_broken(&self) -> bool {
+    pub fn is_known_broken(&self) -> bool {
         match &self.pair {
             Pair::Plain(plain) => matches!(plain.opened.get(), Some(None)),
             Pair::Sealed(sealed) => sealed.is_known_broken(),

@@ -5,6 +5,7 @@ mod books;
 mod cert;
 mod check;
 mod demo;
+mod domain;
 mod failure;
 mod health;
 mod plan;
@@ -41,6 +42,9 @@ enum Command {
     Run(ConfigFile),
     /// Say everything that is wrong with a configuration file, and serve nothing
     Check(check::Check),
+    /// One name: what is wrong with it
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
     /// Ask the running Lockgate whether it serves
     Health(Running),
     /// Plans: which one fits
@@ -99,6 +103,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(),
             Command::Run(file) => run::run(&file.config),
             Command::Check(check) => check.run(),
+            Command::Domain(command) => command.run(),
             Command::Health(running) => health::run(&running),
             Command::Plan(command) => command.run(),
             Command::Reload(reload) => reload.run(),

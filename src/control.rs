@@ -422,7 +422,7 @@ impl Control {
         let mut own: Vec<_> = spec.certificates.iter().filter_map(|pair| self.good.get(pair)).cloned().collect();
         let subject = self.subject_of.get(&spec.name).and_then(|subject| subject.names.first()).unwrap_or(&spec.name);
         let ordered = |role| {
-            let of_role = move |kept: &&Arc<Kept>| kept.role == role && kept.tenant == spec.tenant;
+            let of_role = move |kept: &&Arc<Kept>| kept.role == role && kept.belongs_to(spec.tenant.as_ref());
             self.kept.of(subject).iter().filter(of_role).map(|kept| Arc::clone(&kept.certificate))
         };
         // Of several only the last: what it replaced stands behind it, on the shelf.
@@ -470,7 +470,11 @@ impl Shelf {
     fn put(&mut self, tenant: Option<&TenantId>, certificate: &Arc<Certificate>) {
         for name in certificate.names() {
             let key = (tenant.cloned(), name.clone());
-            self.certificates.entry(key).or_default().push(Arc::clone(certificate));
+            let on_it = self.certificates.entry(key).or_default();
+            // The same one comes again whenever something is said of it.
+            if !on_it.iter().any(|other| Arc::ptr_eq(other, certificate)) {
+                on_it.push(Arc::clone(certificate));
+            }
         }
     }
 

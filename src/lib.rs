@@ -12,7 +12,7 @@
 //! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
 //! | 3 pen | [`control`] the only writer of the world |
 //! | 2 doors | [`origin`] origin servers · [`issuer`] ACME authorities and the internal CA · [`dns`] name servers · [`pairs`] certificate files on disk · [`vault`] keys sealed and opened · [`store`] what we remember · [`journal`] counts on their way there · [`logs`] access logs of any server |
-//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`issuance`] [`challenge`] [`secret`] [`on_demand`] [`access`] [`advice`] [`alert`] |
+//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`issuance`] [`challenge`] [`secret`] [`on_demand`] [`access`] [`advice`] [`checkup`] [`remedy`] [`alert`] |
 //! | 0 ground | [`clock`] wall time · [`name`] domain names |
 //!
 //! # The request's way
@@ -28,6 +28,7 @@ pub mod advice;
 pub mod alert;
 pub mod certificate;
 pub mod challenge;
+pub mod checkup;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -45,6 +46,7 @@ pub mod pairs;
 pub mod plan;
 pub mod proxy;
 pub mod refusal;
+pub mod remedy;
 pub mod secret;
 pub mod server;
 pub mod site;

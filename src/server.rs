@@ -31,7 +31,7 @@ use crate::upkeep::alerts::Alerts;
 use crate::upkeep::custody::{self, Custody};
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
 use crate::upkeep::issuing::Issuing;
-use crate::upkeep::on_demand::{Asker, Porter};
+use crate::upkeep::on_demand::Porter;
 use crate::upkeep::probe::Probe;
 use crate::upkeep::recorder::{Beginning, Gauges, Recording, Retention};
 use crate::upkeep::watch::Watch;
@@ -204,9 +204,6 @@ impl Server {
         let (counted, places) = (Arc::clone(&counters), crew.max_connections());
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&clock), counted, doorbell, places)
             .map_err(|error| StartError::Machine(error.to_string()))?;
-        let asker = Arc::new(Asker::default());
-        let (admit, admissions) = mpsc::channel(MAX_WAITING_QUESTIONS);
-        let porter = Porter::new(Arc::clone(&live), Arc::clone(&asker), admit, &registry).map_err(metrics)?;
         let (ask_issuing, asked_to_issue) = mpsc::channel(MAX_WAITING_QUESTIONS);
         let mut issuing = Issuing::new(
             Arc::clone(&custody),
@@ -215,10 +212,12 @@ impl Server {
             Arc::clone(&shared.challenges),
             Arc::clone(&clock),
             Arc::clone(&alerts),
-            asker,
             &registry,
         )
         .map_err(metrics)?;
+        let (admit, admissions) = mpsc::channel(MAX_WAITING_QUESTIONS);
+        let asker = Arc::clone(issuing.asker());
+        let porter = Porter::new(Arc::clone(&live), asker, admit, &registry).map_err(metrics)?;
         if let Some(contents) = contents {
             issuing.take_over(contents);
         }
@@ -249,7 +248,7 @@ impl Server {
         if let Some(control_socket) = house.open_control_socket()? {
             tokio::spawn(admin::listen::serve(
                 control_socket,
-                admin::socket::routes(ask_reload, ask_issuing, Arc::clone(&desk)),
+                admin::socket::routes(ask_reload, ask_issuing, Arc::clone(&shared.challenges), Arc::clone(&desk)),
             ));
         }
 

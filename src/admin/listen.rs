@@ -21,9 +21,9 @@ struct Allowance {
     total: Duration,
 }
 
-/// A handful of scrapers, people and commands; a total longer than a reload may take (`lockgate reload` waits 120 s).
+/// A handful of scrapers, people and commands; a total longer than a command waits (`lockgate cert order` 5 minutes).
 const ALLOWANCE: Allowance =
-    Allowance { connections: 64, head: Duration::from_secs(10), total: Duration::from_secs(150) };
+    Allowance { connections: 64, head: Duration::from_secs(10), total: Duration::from_secs(330) };
 /// How long an answer under way may take to finish when the connection's time is over.
 const FINISHING: Duration = Duration::from_secs(5);
 

@@ -67,6 +67,14 @@ pub fn render(registry: &Registry, figures: &[Figures], snapshot: &Snapshot, now
         let active = u8::from(standing.source.is_fallback());
         text.sample("lockgate_certificate_fallback_active", domain, None, active);
     }
+    let help = "How long a valid certificate is assured without network, the internal authority's not counted.";
+    text.family("lockgate_certificate_guaranteed_seconds", "gauge", help);
+    for site in snapshot.sites() {
+        // The last second counts whole.
+        let until = site.certificates.guaranteed_until(now).map_or(now.secs(), |until| until.secs().saturating_add(1));
+        let left = until.saturating_sub(now.secs());
+        text.sample("lockgate_certificate_guaranteed_seconds", site.name.as_str(), None, left);
+    }
     text.0
 }
 

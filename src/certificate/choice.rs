@@ -143,6 +143,18 @@ impl CertificateSet {
         &self.own
     }
 
+    /// Of the domain's own: the first second of the last one, and the last second, of the unbroken time from `now` in
+    /// which one of them is valid. `None`: none is.
+    pub fn own_until(&self, now: UnixTime) -> Option<(UnixTime, UnixTime)> {
+        let mut until: Option<(UnixTime, UnixTime)> = None;
+        loop {
+            let from = until.map_or(now, |(_, end)| end.plus_secs(1));
+            let reaches = |it: &&Arc<Certificate>| it.is_valid_at(from) && !it.is_known_broken();
+            let Some(next) = self.own.iter().filter(reaches).max_by_key(|it| it.not_after()) else { return until };
+            until = Some((next.not_before(), next.not_after()));
+        }
+    }
+
     /// The certificate for a handshake at `now` with a client that verifies `schemes`: of the first rank that has a
     /// valid one whose key suits the client, elliptic curves before RSA, then the latest notBefore. Never one that
     /// is not valid at `now`.

@@ -19,7 +19,11 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 ///
 /// # Errors
 /// What is wrong, in words: nobody listens there, or the answer is no answer.
-pub(super) async fn post<A: DeserializeOwned>(socket: &Path, path: &str, question: &impl Serialize) -> Result<A, String> {
+pub(super) async fn post<A: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    question: &impl Serialize,
+) -> Result<A, String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         format!(
             "no Lockgate answers at {}: {error}; start it with `lockgate run`, or name its --data-dir",

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Wrong, shown};
+use super::keys::{list, nearest};
 use super::problems::Problems;
 use super::reader::{Reader, Value};
 use super::values::{choice, duration};
 use super::{command, secret};
+use crate::dns::{Needs, provider_names, provider_needs};
 use crate::issuance::{Dns, DnsProvider};
 use crate::secret::SecretSource;
 
@@ -79,49 +81,109 @@ fn read_exec(table: &Reader, base: &Path, problems: &mut Problems) -> Option<Dns
 }
 
 fn read_api(name: String, table: &Reader, base: &Path, problems: &mut Problems) -> Option<DnsProvider> {
-    let mut known: Vec<&str> = Vec::new();
-    let mut is_new = |name, value: &Value, problems: &mut Problems| {
-        let is_new = !known.contains(&name);
-        known.push(name);
-        if !is_new {
-            let message = format!("the setting `{}` is written twice", shown(name));
-            problems.report(value.place, Wrong::new(message, "write it once"));
-        }
-        is_new
-    };
+    // What is written wrongly is there all the same: it must not be reported as missing too.
+    let (mut named_settings, mut named_secrets): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     let mut settings = Vec::new();
     for (name, value) in table.entries("settings", problems) {
-        if let (Some(text), true) = (value.read(problems, Value::text), is_new(name, &value, problems)) {
+        let is_new = is_new(name, &value, &named_settings, problems);
+        named_settings.push(name);
+        if let (Some(text), true) = (value.read(problems, Value::text), is_new) {
             settings.push((name.to_owned(), text.to_owned()));
         }
     }
     let mut secrets: Vec<(String, SecretSource)> = Vec::new();
-    for (name, value) in table.entries("secret_files", problems) {
-        if let (Some(file), true) = (secret::secret_file(&value, base, problems), is_new(name, &value, problems)) {
-            secrets.push((name.to_owned(), file));
+    let written = [table.entries("secret_files", problems), table.entries("secret_env", problems)];
+    for (entries, is_file) in written.into_iter().zip([true, false]) {
+        for (name, value) in entries {
+            let is_new = is_new(name, &value, &[&*named_settings, &*named_secrets].concat(), problems);
+            named_secrets.push(name);
+            let secret = match is_file {
+                true => secret::secret_file(&value, base, problems),
+                false => value.read(problems, secret::variable),
+            };
+            if let (Some(secret), true) = (secret, is_new) {
+                secrets.push((name.to_owned(), secret));
+            }
         }
     }
-    for (name, value) in table.entries("secret_env", problems) {
-        if let (Some(variable), true) = (value.read(problems, secret::variable), is_new(name, &value, problems)) {
-            secrets.push((name.to_owned(), variable));
-        }
-    }
-    let names: Vec<&str> = secrets.iter().map(|(name, _)| name.as_str()).collect();
-    let named: Vec<&str> = settings.iter().map(|(name, _)| name.as_str()).collect();
+    // One that is written as both was complained of.
+    named_secrets.retain(|name| !named_settings.contains(name));
     let provider = table.value("provider")?;
-    provider.read(problems, |_| check_provider(&name, &named, &names))?;
+    provider.read(problems, |_| check_provider(&name, &named_settings, &named_secrets))?;
     Some(DnsProvider::Api { name, settings, secrets })
 }
 
-/// Whether there is a provider called `name`, and it has the settings and secrets that it needs.
-///
-/// To be wired: `crate::dns` knows the providers and what each needs. Until then every name is taken.
+/// Whether `known` does not have the name of a setting yet; reports it otherwise.
+fn is_new(name: &str, value: &Value, known: &[&str], problems: &mut Problems) -> bool {
+    let is_new = !known.contains(&name);
+    if !is_new {
+        let message = format!("the setting `{}` is written twice", shown(name));
+        problems.report(value.place, Wrong::new(message, "write it once"));
+    }
+    is_new
+}
+
+/// Whether there is a provider called `name`, and it has the settings and secrets that it needs and no others.
 ///
 /// # Errors
 /// There is none, or it needs others.
 fn check_provider(name: &str, settings: &[&str], secrets: &[&str]) -> Result<(), Wrong> {
-    let _ = (name, settings, secrets);
-    Ok(())
+    let Some(needs) = provider_needs(name) else {
+        let message = format!("no DNS provider is called `{}`", shown(name));
+        let own = ["rfc2136", "exec"];
+        let remedy = match nearest(name, provider_names().chain(own)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => {
+                let all = provider_names().collect::<Vec<_>>().join(", ");
+                format!("write \"rfc2136\", \"exec\", or one of {all}")
+            }
+        };
+        return Err(Wrong::new(message, remedy));
+    };
+    let (must, may) = (needs.settings, needs.optional_settings);
+    check_names(name, settings, (must, may), ("setting", "settings = { NAME = \"...\" }"), secrets_of(needs))?;
+    let (must, may) = (needs.secrets, needs.optional_secrets);
+    check_names(name, secrets, (must, may), ("secret", "secret_files = { NAME = \"FILE\" }"), settings_of(needs))
+}
+
+fn settings_of(needs: &Needs) -> Vec<&'static str> {
+    [needs.settings, needs.optional_settings].concat()
+}
+
+fn secrets_of(needs: &Needs) -> Vec<&'static str> {
+    [needs.secrets, needs.optional_secrets].concat()
+}
+
+/// Whether `given` has all names that must be there, and none that is not known; `others` are the names of the other
+/// kind, which are easily written in the wrong place.
+fn check_names(
+    provider: &str,
+    given: &[&str],
+    (must, may): (&[&'static str], &[&'static str]),
+    (kind, written): (&str, &str),
+    others: Vec<&'static str>,
+) -> Result<(), Wrong> {
+    let known = [must, may].concat();
+    if let Some(unknown) = given.iter().find(|name| !known.contains(*name)) {
+        let message = format!("the DNS provider `{provider}` has no {kind} `{}`", shown(unknown));
+        let remedy = match nearest(unknown, known.iter().copied()) {
+            _ if others.contains(unknown) && kind == "setting" => {
+                "it is a secret: write it as `secret_files` or `secret_env`".to_owned()
+            }
+            _ if others.contains(unknown) => "it is no secret: write it as `settings`".to_owned(),
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if known.is_empty() => format!("leave it out: it has no {kind}s"),
+            None => format!("its {kind}s are {}", list(known.iter().copied())),
+        };
+        return Err(Wrong::new(message, remedy));
+    }
+    match must.iter().find(|name| !given.contains(*name)) {
+        Some(missing) => {
+            let message = format!("the DNS provider `{provider}` needs the {kind} `{missing}`");
+            Err(Wrong::new(message, format!("write `{}`", written.replace("NAME", missing))))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Reports keys that only other providers have.

@@ -1,12 +1,14 @@
 //! What is right but may not be meant: `check` says it, and nothing is refused for it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::acme::{Issuing, misfit};
 use super::diagnostic::Wrong;
 use super::domain::Domains;
 use super::problems::Problems;
-use crate::issuance::{CertificateSpec, DomainAcme, Method};
+use crate::issuance::subject::{Subject, authorities_for};
+use crate::issuance::{Acme, CertificateSpec, DomainAcme, Method};
 use crate::name::{DomainName, Kind};
 use crate::site::SiteSpec;
 
@@ -16,7 +18,10 @@ const MAX_NAMED: usize = 5;
 /// Notes what will not be issued; `main` is the main file.
 pub fn note_issuance(domains: &Domains, main: &Path, problems: &mut Problems) {
     match &domains.issuing.acme {
-        Some(acme) if acme.agreed_to_terms => note_unprovable(domains, problems),
+        Some(acme) if acme.agreed_to_terms => {
+            note_unprovable(domains, problems);
+            note_unissuable(domains, acme, problems);
+        }
         _ => note_unordered(domains, main, problems),
     }
 }
@@ -85,6 +90,23 @@ fn note_unprovable(domains: &Domains, problems: &mut Problems) {
     for (place, wrong) in misfits.collect::<Vec<_>>() {
         let remedy = "write another `challenge` in its `[domain.acme]`, or `acme = false`".to_owned();
         problems.note(place, Wrong { remedy, ..wrong });
+    }
+}
+
+/// Names that nobody on the Internet issues for: without this, nobody would ever say why there is no certificate.
+fn note_unissuable(domains: &Domains, acme: &Acme, problems: &mut Problems) {
+    let is_unissuable = |site: &SiteSpec, method: &Method| {
+        let (names, method) = (vec![site.name.clone()], Arc::new(method.clone()));
+        let subject = Subject { names, optional: Vec::new(), tenant: None, method, is_manual: false };
+        authorities_for(acme, &subject, false, None, 0).is_empty()
+    };
+    let names: Vec<&DomainName> =
+        managed(domains).filter(|(site, method)| is_unissuable(site, method)).map(|(site, _)| &site.name).collect();
+    if let Some(place) = names.first().and_then(|name| domains.place_of(name)) {
+        let message = format!("no CA that is named here issues for {}", listed(&names));
+        let remedy = "write a `[[acme.ca]]` that does: for names and addresses that exist only in private one of your \
+                      own, with its `ca_file`; for public addresses one with a `profile`; or write `acme = false`";
+        problems.note(place, Wrong::new(message, remedy));
     }
 }
 

@@ -28,6 +28,14 @@ pub struct Kept {
     pub ari: Option<Ari>,
 }
 
+impl Kept {
+    /// Whether it may serve what is `tenant`'s as its own: what was ordered for a name goes with the name; what somebody
+    /// uploaded stays theirs.
+    pub fn belongs_to(&self, tenant: Option<&TenantId>) -> bool {
+        !self.ca.is_empty() || self.tenant.as_ref() == tenant
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct KeptCertificates {
@@ -36,10 +44,12 @@ pub struct KeptCertificates {
 }
 
 impl KeptCertificates {
-    /// Adds one, in the place of the one with its number.
+    /// Adds one, in the place of the one with its number: what is learnt of an old one does not make it the newest.
     pub fn put(&mut self, kept: Arc<Kept>) {
         self.remove(kept.id);
-        self.by_subject.entry(kept.subject.clone()).or_default().push(Arc::clone(&kept));
+        let of_subject = self.by_subject.entry(kept.subject.clone()).or_default();
+        let place = of_subject.partition_point(|other| other.id < kept.id);
+        of_subject.insert(place, Arc::clone(&kept));
         self.by_id.insert(kept.id, kept);
     }
 
@@ -60,8 +70,46 @@ impl KeptCertificates {
         self.by_subject.get(subject).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The last one that was ordered for `subject` in that role.
+    pub fn newest(&self, subject: &DomainName, role: Role) -> Option<&Arc<Kept>> {
+        self.of(subject).iter().rev().find(|kept| kept.role == role)
+    }
+
     /// All, in the order of their numbers.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Kept>> {
         self.by_id.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::fixture::pair;
+
+    #[test]
+    fn what_is_put_again_keeps_its_place() {
+        let subject = DomainName::parse("www.example.com").unwrap();
+        let kept = |id, role| {
+            let certificate = pair(&["www.example.com"]).make();
+            let (subject, ca) = (subject.clone(), "".into());
+            Arc::new(Kept {
+                id: CertificateId(id),
+                subject,
+                tenant: None,
+                role,
+                ca,
+                certificate,
+                ari: None,
+                is_on_demand: false,
+            })
+        };
+        let (old, new, standby) = (kept(1, Role::Own), kept(2, Role::Own), kept(3, Role::Standby));
+        let mut all = KeptCertificates::default();
+        for kept in [&new, &standby, &old, &old] {
+            all.put(Arc::clone(kept));
+        }
+        assert_eq!(all.of(&subject).iter().map(|kept| kept.id.0).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(all.newest(&subject, Role::Own).map(|kept| kept.id), Some(new.id));
+        assert_eq!(all.all().count(), 3);
     }
 }

@@ -189,6 +189,8 @@ impl Account {
         let window = match result {
             Ok((info, _)) => info.suggested_window,
             Err(instant_acme::Error::Unsupported(_)) => return Ok(None),
+            // It did once, and does no more.
+            Err(_) if answer.status == Some(::http::StatusCode::NOT_FOUND) => return Ok(None),
             Err(error) => return Err(self.context.error(error, &answer)),
         };
         let at = |time: i64| UnixTime::from_secs(time);

@@ -35,6 +35,11 @@ impl Recent {
         true
     }
 
+    /// Forgets a name.
+    pub fn forget(&mut self, name: &DomainName) {
+        self.until.remove(name);
+    }
+
     /// Whether a name is remembered at `now`.
     pub fn has(&self, name: &DomainName, now: Instant) -> bool {
         self.until.get(name).is_some_and(|until| now < *until)

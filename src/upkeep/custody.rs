@@ -95,6 +95,11 @@ impl Custody {
         &self.vault
     }
 
+    /// Whether the vault is open, and what did not open before is forgotten.
+    pub fn is_unlocked(&self) -> bool {
+        self.is_unlocked.get() == 1
+    }
+
     /// The inventory.
     ///
     /// # Errors
@@ -178,16 +183,21 @@ impl Custody {
             let next = unfinished.next().display().to_string();
             match unfinished.finish().await {
                 Ok(()) => tracing::info!("the vault's new key was in {next}, and is now in its place"),
-                Err(error) => tracing::warn!("the vault's new key is in {next} and cannot be put in its place: {error}"),
+                Err(error) => {
+                    tracing::warn!("the vault's new key is in {next} and cannot be put in its place: {error}")
+                }
             }
         }
         self.opened.close_all();
         self.is_unlocked.set(1);
         match inventory.secret(INTERNAL_CA).await? {
             Some(secret) => {
-                let key = self.vault.open(&secret.sealed, INTERNAL_CA.as_bytes())?;
-                if !internal.adopt(&secret.public, &key) {
-                    tracing::error!("the internal authority's certificate cannot be used: another one is made at need");
+                let adopted = self
+                    .vault
+                    .open(&secret.sealed, INTERNAL_CA.as_bytes())
+                    .is_ok_and(|key| internal.adopt(&secret.public, &key));
+                if !adopted {
+                    tracing::error!("the internal authority's key cannot be used: another one is made at need");
                 }
             }
             None => {

@@ -17,19 +17,20 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::alerts::Alerts;
 use super::custody::{Contents, Custody};
 use super::on_demand::{Admission, Asker};
 use crate::alert::{Alert, AlertKind};
+use crate::certificate::key_changes;
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
 use crate::control::{AskIssuing, Control, Kept, Ordered, WantedCertificate};
 use crate::issuance::backoff::next_attempt;
 use crate::issuance::subject::{Subject, authorities_for};
-use crate::issuance::{Acme, MAX_ORDERS};
+use crate::issuance::{Acme, Authority, MAX_ORDERS};
 use crate::name::DomainName;
 use crate::snapshot::Live;
 use crate::store::inventory::{Attempts, CertificateId, Order, OrderId, Role};
@@ -47,12 +48,17 @@ use strangers::Strangers;
 const TICK: Duration = Duration::from_millis(250);
 /// Orders started per tick: a thousand names that are due at once do not shake hands all at once.
 const STARTS_PER_TICK: usize = 4;
+/// When what failed for trouble of our own is tried again.
+const AFTER_OWN_TROUBLE_SECS: i64 = 60;
 /// How long a certificate that was replaced is kept after it has expired.
 const KEPT_SECS: i64 = 7 * 86_400;
 /// Certificates given up per tick at most.
 const GIVEN_UP_PER_TICK: usize = 100;
-/// Ticks between two looks at what may be given up.
-const TICKS_PER_CLEANING: u32 = 4 * 3600;
+/// Ticks between two looks at what may be given up: a hundred thousand names that live for six days replace more than
+/// a thousand an hour.
+const TICKS_PER_CLEANING: u32 = 4 * 60;
+/// The longest that an authority is left alone with a task because it asked for that.
+const HELD_OFF_MAX_SECS: i64 = 7 * 86_400;
 
 /// The loop and what it knows.
 pub struct Issuing {
@@ -63,6 +69,8 @@ pub struct Issuing {
     /// Whether the inventory has been read: before, nobody knows what is held already.
     is_open: bool,
     edition: u64,
+    /// The clock's, as of the last plan.
+    pass: u32,
     acme: Option<Arc<Acme>>,
     has_http_listener: bool,
     subjects: HashMap<DomainName, Arc<Subject>>,
@@ -72,8 +80,13 @@ pub struct Issuing {
     renewal_info: RenewalInfo,
     attempts: HashMap<Task, Attempts>,
     orders: HashMap<Task, (OrderId, Order)>,
-    under_way: HashSet<Task>,
+    /// With the names that each is for.
+    under_way: HashMap<Task, Vec<DomainName>>,
+    /// Due, for a name that another order is under way for.
+    held_back: Vec<Task>,
     running: JoinSet<(Job, Result<Arc<Kept>, Failure>)>,
+    /// Which of those is whose: one that panics says no more.
+    handles: HashMap<tokio::task::Id, Task>,
     /// Issued and stored, to be published.
     fresh: Vec<Arc<Kept>>,
     /// Who waits for an order of theirs.
@@ -82,6 +95,12 @@ pub struct Issuing {
     told_when_published: Vec<(oneshot::Sender<Ordered>, Ordered)>,
     /// Names that nobody configured.
     strangers: Strangers,
+    /// Until when an authority wants to be left alone with a task.
+    held_off: HashMap<(Task, String), UnixTime>,
+    /// Certificates whose keys do not open although the vault does.
+    broken: HashSet<CertificateId>,
+    /// As of the last look.
+    key_changes: u64,
     ticks: u32,
     metrics: Metrics,
 }
@@ -89,6 +108,7 @@ pub struct Issuing {
 #[derive(Debug)]
 struct Metrics {
     orders: IntCounterVec,
+    failures: IntCounterVec,
     under_way: IntGauge,
     waiting: IntGauge,
 }
@@ -97,13 +117,17 @@ impl Metrics {
     fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let opts = Opts::new("lockgate_acme_orders_total", "Certificate orders by authority and outcome.");
         let orders = IntCounterVec::new(opts, &["ca", "result"])?;
+        let opts =
+            Opts::new("lockgate_acme_failures_total", "Certificate orders that failed, by authority and reason.");
+        let failures = IntCounterVec::new(opts, &["ca", "reason"])?;
         let under_way = IntGauge::new("lockgate_acme_orders_under_way", "Certificate orders under way.")?;
         let waiting =
             IntGauge::new("lockgate_acme_orders_waiting", "Certificate orders that are due and wait for their turn.")?;
         registry.register(Box::new(orders.clone()))?;
+        registry.register(Box::new(failures.clone()))?;
         registry.register(Box::new(under_way.clone()))?;
         registry.register(Box::new(waiting.clone()))?;
-        Ok(Self { orders, under_way, waiting })
+        Ok(Self { orders, failures, under_way, waiting })
     }
 }
 
@@ -119,10 +143,9 @@ impl Issuing {
         board: Arc<Board>,
         clock: Arc<Clock>,
         alerts: Arc<Alerts>,
-        asker: Arc<Asker>,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let accounts = Accounts::new(Arc::clone(&custody));
+        let (accounts, asker) = (Accounts::new(Arc::clone(&custody)), Arc::default());
         let workshop = Arc::new(Workshop { custody, accounts, board, providers: Providers::default(), clock, asker });
         Ok(Self {
             renewal_info: RenewalInfo::new(Arc::clone(&workshop)),
@@ -132,6 +155,7 @@ impl Issuing {
             alerts,
             is_open: false,
             edition: 0,
+            pass: 0,
             acme: None,
             has_http_listener: false,
             subjects: HashMap::new(),
@@ -139,15 +163,25 @@ impl Issuing {
             queue: Queue::default(),
             attempts: HashMap::new(),
             orders: HashMap::new(),
-            under_way: HashSet::new(),
+            under_way: HashMap::new(),
+            held_back: Vec::new(),
+            handles: HashMap::new(),
             running: JoinSet::new(),
             fresh: Vec::new(),
             askers: HashMap::new(),
             told_when_published: Vec::new(),
             strangers: Strangers::default(),
+            held_off: HashMap::new(),
+            broken: HashSet::new(),
+            key_changes: 0,
             ticks: 0,
             metrics: Metrics::register(registry)?,
         })
+    }
+
+    /// Who is asked about names that nobody configured.
+    pub fn asker(&self) -> &Arc<Asker> {
+        &self.workshop.asker
     }
 
     /// Takes over what the inventory held. Its certificates are in the world already.
@@ -155,7 +189,9 @@ impl Issuing {
         let task = |subject, role| Task { subject, role };
         self.attempts = contents.attempts.into_iter().map(|it| (task(it.subject.clone(), it.role), it)).collect();
         self.strangers.remember_failures(self.attempts.keys());
-        self.orders = contents.orders.into_iter().map(|it| (task(it.1.subject.clone(), it.1.role), it)).collect();
+        // One without an URL was not placed.
+        let placed = contents.orders.into_iter().filter(|(_, order)| !order.url.is_empty());
+        self.orders = placed.map(|it| (task(it.1.subject.clone(), it.1.role), it)).collect();
         self.is_open = true;
         self.edition = 0;
     }
@@ -172,9 +208,12 @@ impl Issuing {
         loop {
             tokio::select! {
                 _ = tick.tick() => self.step(self.workshop.clock.read().now).await,
-                Some(done) = self.running.join_next() => match done {
-                    Ok((job, outcome)) => self.finished(job, outcome).await,
-                    Err(error) => tracing::error!("an order ended in an internal error: {error}"),
+                Some(done) = self.running.join_next_with_id() => match done {
+                    Ok((id, (job, outcome))) => {
+                        self.handles.remove(&id);
+                        self.finished(job, outcome).await;
+                    }
+                    Err(error) => self.broke_off(&error),
                 },
                 Some(contents) = opened.recv() => self.open_late(contents),
                 Some((wanted, reply)) = asks.recv() => self.asked(&wanted, reply),
@@ -194,6 +233,7 @@ impl Issuing {
             return;
         }
         self.look_at_the_world(now);
+        self.look_at_the_keys(now);
         self.publish(now);
         self.start_what_is_due(now);
         self.renewal_info.step(now, &self.control, &mut self.fresh).await;
@@ -202,7 +242,7 @@ impl Issuing {
             self.give_up_what_is_old(now).await;
         }
         self.metrics.under_way.set(i64::try_from(self.under_way.len()).unwrap_or(i64::MAX));
-        self.metrics.waiting.set(i64::try_from(self.queue.waiting(now)).unwrap_or(i64::MAX));
+        self.metrics.waiting.set(i64::try_from(self.queue.waiting(now) + self.held_back.len()).unwrap_or(i64::MAX));
     }
 
     /// Plans everything anew if what is wanted, or a certificate file, has changed.
@@ -210,10 +250,14 @@ impl Issuing {
         let control = Arc::clone(&self.control);
         // Whoever reads files holds it for as long as the disk takes; the next tick is soon.
         let Some(control) = try_lock(&control) else { return };
-        if control.edition() == self.edition {
+        // A clock that stepped back has left what is planned in the future.
+        let pass = self.workshop.clock.read().pass;
+        if control.edition() == self.edition && pass == self.pass {
             return;
         }
-        self.edition = control.edition();
+        (self.edition, self.pass) = (control.edition(), pass);
+        // Secrets may be others by now, behind the same names.
+        self.workshop.providers.close();
         self.acme = control.blueprint().acme.clone();
         self.has_http_listener = control.blueprint().has_http_listener;
         self.subjects =
@@ -234,30 +278,58 @@ impl Issuing {
         }
     }
 
+    /// Plans anew what turned out to have a key that does not open: nobody is served by it, so it is not held.
+    fn look_at_the_keys(&mut self, now: UnixTime) {
+        // Locked, the vault opens nothing, and that says nothing of a key. Read before looking: what breaks meanwhile is
+        // looked at next time.
+        let changes = key_changes();
+        if changes == self.key_changes || !self.workshop.custody.is_unlocked() {
+            return;
+        }
+        let control = Arc::clone(&self.control);
+        let Some(control) = try_lock(&control) else { return };
+        self.key_changes = changes;
+        let broken: Vec<_> = control.kept().all().filter(|it| it.certificate.is_known_broken()).cloned().collect();
+        for kept in broken {
+            if self.broken.insert(kept.id) {
+                tracing::error!(
+                    domain = %kept.subject, certificate = kept.id.0,
+                    "the key of a kept certificate does not open, although the vault is unlocked: it was changed, or \
+                     its data key is lost; the certificate is not served, and another one is ordered"
+                );
+                self.plan(&control, &kept.subject, now);
+            }
+        }
+    }
+
     /// When a subject's certificates are to be ordered.
     fn plan(&mut self, control: &Control, name: &DomainName, now: UnixTime) {
         let Some(subject) = self.subjects.get(name).cloned() else { return };
         let kept = control.kept().of(name);
-        let newest = |role| kept.iter().rev().find(|it| it.role == role && it.tenant == subject.tenant);
+        let newest = |role| {
+            let newest = kept.iter().rev().find(|it| it.role == role && it.belongs_to(subject.tenant.as_ref()))?;
+            (!self.broken.contains(&newest.id)).then_some(newest)
+        };
         let manual = subject.is_manual.then(|| self.live.snapshot().site(name.as_str()).cloned()).flatten();
-        let manual = manual.and_then(|site| {
-            let best = site.certificates.own().iter().max_by_key(|it| it.not_after())?;
-            Some((best.not_before(), best.not_after()))
-        });
+        let manual = manual.and_then(|site| site.certificates.own_until(now));
         let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual };
         for role in [Role::Own, Role::Standby] {
             let task = Task { subject: name.clone(), role };
-            if self.under_way.contains(&task) || role == Role::Own && self.strangers.is_refused(name) {
+            if self.under_way.contains_key(&task) || role == Role::Own && self.strangers.is_refused(name) {
                 continue;
             }
-            let at = due(&task, &subject, held, self.attempts.get(&task), now);
+            // Whoever asks for it does not wait for its time.
+            let at = match self.askers.contains_key(&task) {
+                true => Some(UnixTime::from_secs(0)),
+                false => due(&task, &subject, held, self.attempts.get(&task), now),
+            };
             self.queue.plan(&task, at.filter(|_| !self.authorities(&task, &subject, held).is_empty()));
         }
-        self.renewal_info.plan(name, held.own);
+        self.renewal_info.plan(name, held.own, now);
     }
 
     /// Who may issue it, the one to ask first.
-    fn authorities(&self, task: &Task, subject: &Subject, held: Held<'_>) -> Vec<Arc<crate::issuance::Authority>> {
+    fn authorities(&self, task: &Task, subject: &Subject, held: Held<'_>) -> Vec<Arc<Authority>> {
         let Some(acme) = &self.acme else { return Vec::new() };
         let failures = self.attempts.get(task).map_or(0, |attempts| attempts.failures);
         let own = held.own.filter(|_| !subject.is_manual);
@@ -291,44 +363,88 @@ impl Issuing {
     fn start(&mut self, task: Task, now: UnixTime) {
         let control = Arc::clone(&self.control);
         let Some(control) = try_lock(&control) else { return self.plan_again(&task, Some(now)) };
-        let once = self.once.remove(&task);
-        let stranger = once.or_else(|| self.subject_of_stranger(&control, &task));
+        let stranger = self.once.get(&task).cloned().or_else(|| self.subject_of_stranger(&control, &task));
         let Some(subject) = stranger.or_else(|| self.subjects.get(&task.subject).cloned()) else {
-            self.turn_away(&task);
-            return;
+            self.strangers.leave(&task);
+            return self.tell(&task, &Ordered::refused("it is not configured any more".to_owned()));
         };
-        let newest = |role| control.kept().of(&task.subject).iter().rev().find(|kept| kept.role == role);
+        if self.under_way.contains_key(&task) {
+            return;
+        }
+        // Two orders at once would show different answers at the same place.
+        if self.under_way.values().flatten().any(|name| subject.names.contains(name)) {
+            return self.held_back.push(task);
+        }
+        let newest = |role| control.kept().newest(&task.subject, role);
         let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual: None };
         let authorities = self.authorities(&task, &subject, held);
-        let is_paused = |authority: &&Arc<_>| self.workshop.accounts.paused_until(authority, now).is_none();
-        let Some(authority) = authorities.iter().find(is_paused).cloned() else {
-            let until = authorities.iter().filter_map(|it| self.workshop.accounts.paused_until(it, now)).min();
+        let waits_until = |authority: &Arc<Authority>| {
+            let paused = self.workshop.accounts.paused_until(authority, now);
+            let held_off = self.held_off.get(&(task.clone(), authority.directory.clone())).copied();
+            paused.max(held_off.filter(|until| *until > now))
+        };
+        let Some(authority) = authorities.iter().find(|authority| waits_until(authority).is_none()).cloned() else {
+            let until = authorities.iter().filter_map(waits_until).min();
+            self.once.remove(&task);
             if self.turn_away(&task) {
                 return;
             }
+            self.tell(
+                &task,
+                &Ordered::refused(match until {
+                    Some(until) => format!("every authority wants to be left alone: the next attempt is at {until}"),
+                    None => "no authority that is configured issues for it".to_owned(),
+                }),
+            );
+            let until = until.filter(|_| self.subjects.contains_key(&task.subject));
             return self.queue.plan(&task, until.map(|until| until.plus_secs(i64::from(jitter(&task) as u8))));
         };
         let replaces = newest(task.role).cloned();
         drop(control);
+        self.once.remove(&task);
         let under_way = self.orders.remove(&task).filter(|(_, order)| order.ca == authority.directory);
         let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
         let has_http_listener = self.has_http_listener;
-        self.under_way.insert(task.clone());
+        self.under_way.insert(task.clone(), subject.names.clone());
         let (is_on_demand, question) = self.strangers.begin(&task);
         tracing::info!(domain = %task.subject, role = ?task.role, ca = authority.name, "ordering a certificate");
         let job =
             Job { task, subject, authority, failures, has_http_listener, replaces, under_way, is_on_demand, question };
         let workshop = Arc::clone(&self.workshop);
-        self.running.spawn(async move {
+        let task = job.task.clone();
+        let handle = self.running.spawn(async move {
             let outcome = workshop.carry_out(&job).await;
             (job, outcome)
         });
+        self.handles.insert(handle.id(), task);
+    }
+
+    /// An order of ours is over, and its names are free.
+    fn is_over(&mut self, task: &Task, now: UnixTime) {
+        self.under_way.remove(task);
+        for task in std::mem::take(&mut self.held_back) {
+            if self.subjects.contains_key(&task.subject) || self.once.contains_key(&task) {
+                self.queue.plan(&task, Some(now));
+            }
+        }
+    }
+
+    /// What should not happen to an order costs that order.
+    fn broke_off(&mut self, error: &JoinError) {
+        tracing::error!("an order ended in an internal error: {error}");
+        let Some(task) = self.handles.remove(&error.id()) else { return };
+        let now = self.workshop.clock.read().now;
+        self.is_over(&task, now);
+        let next_at = next_attempt(1, now, now, None, jitter(&task));
+        self.queue.plan(&task, self.subjects.contains_key(&task.subject).then_some(next_at));
+        self.strangers.leave(&task);
+        self.tell(&task, &Ordered::refused("an internal error: see the log".to_owned()));
     }
 
     async fn finished(&mut self, job: Job, outcome: Result<Arc<Kept>, Failure>) {
         let now = self.workshop.clock.read().now;
         let Job { task, authority, .. } = job;
-        self.under_way.remove(&task);
+        self.is_over(&task, now);
         if let Err(failure) = &outcome
             && failure.is_withdrawn
         {
@@ -348,6 +464,7 @@ impl Issuing {
         match outcome {
             Ok(kept) => {
                 self.attempts.remove(&task);
+                self.held_off.retain(|(held_off, _), _| *held_off != task);
                 let (issuer, end) = (kept.certificate.issuer().to_owned(), kept.certificate.not_after());
                 let role = if task.role == Role::Standby { "a standby" } else { "a certificate" };
                 self.raise(
@@ -369,17 +486,29 @@ impl Issuing {
         }
     }
 
-    async fn failed(&mut self, task: &Task, authority: &crate::issuance::Authority, failure: Failure, now: UnixTime) {
+    async fn failed(&mut self, task: &Task, authority: &Authority, failure: Failure, now: UnixTime) {
         if failure.is_rate_limit {
             let pause = failure.retry_after.unwrap_or(Duration::from_secs(60));
-            self.workshop.accounts.note_refusal(authority, pause, now);
+            self.workshop.accounts.note_refusal(authority, &task.subject, pause, now);
         }
+        self.metrics.failures.with_label_values(&[&*authority.name, failure.reason]).inc();
+        // Trouble of our own, a full disk perhaps, is no authority's fault, and may be over any minute.
+        let is_ours = failure.ca.is_empty();
         let before = self.attempts.get(task).filter(|attempts| attempts.last_at <= now);
-        let failures = before.map_or(0, |attempts| attempts.failures).saturating_add(1);
+        let failures = before.map_or(0, |attempts| attempts.failures).saturating_add(u32::from(!is_ours));
         let first_at = before.map_or(now, |attempts| attempts.first_at);
         let retry_after =
             failure.retry_after.map(|after| now.plus_secs(i64::try_from(after.as_secs()).unwrap_or(i64::MAX)));
-        let next_at = next_attempt(failures, first_at, now, retry_after, jitter(task));
+        // Whoever asked to be left alone is; another authority need not be.
+        let is_alone = self.acme.as_ref().is_none_or(|acme| acme.authorities.len() < 2);
+        if let Some(until) = retry_after {
+            let until = until.min(now.plus_secs(HELD_OFF_MAX_SECS));
+            self.held_off.insert((task.clone(), authority.directory.clone()), until);
+        }
+        let next_at = match is_ours {
+            true => now.plus_secs(AFTER_OWN_TROUBLE_SECS),
+            false => next_attempt(failures, first_at, now, retry_after.filter(|_| is_alone), jitter(task)),
+        };
         let attempts = Attempts {
             subject: task.subject.clone(),
             role: task.role,
@@ -391,7 +520,9 @@ impl Issuing {
             problem: failure.problem.clone(),
             advice: failure.advice.clone(),
         };
-        let detail = format!("{}: {} {} Next attempt at {next_at}", authority.name, failure.problem, failure.advice);
+        let Failure { problem, advice, .. } = &failure;
+        let advice = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
+        let detail = format!("{}: {problem}.{advice} Next attempt at {next_at}", authority.name);
         self.raise(AlertKind::IssuanceFailed, task, now, detail);
         if let Ok(inventory) = self.workshop.custody.inventory() {
             if let Err(error) = inventory.note_attempts(&attempts).await {
@@ -404,7 +535,12 @@ impl Issuing {
             }
         }
         self.attempts.insert(task.clone(), attempts);
-        self.queue.plan(task, self.subjects.contains_key(&task.subject).then_some(next_at));
+        // What is wanted may be another by now; and if nobody can tell at this moment, it is tried again.
+        let control = Arc::clone(&self.control);
+        match try_lock(&control) {
+            Some(control) if self.subjects.contains_key(&task.subject) => self.plan(&control, &task.subject, now),
+            _ => self.queue.plan(task, self.subjects.contains_key(&task.subject).then_some(next_at)),
+        }
     }
 
     /// Brings what was issued into the world.
@@ -435,7 +571,7 @@ impl Issuing {
         let old: Vec<CertificateId> = {
             let Some(control) = try_lock(&control) else { return };
             let is_old = |kept: &&Arc<Kept>| {
-                let newest = control.kept().of(&kept.subject).iter().rev().find(|other| other.role == kept.role);
+                let newest = control.kept().newest(&kept.subject, kept.role);
                 let is_replaced = newest.is_some_and(|it| it.id != kept.id);
                 kept.certificate.not_after().secs() < now.secs() - KEPT_SECS && (is_replaced || kept.is_on_demand)
             };
@@ -475,13 +611,13 @@ impl Issuing {
         let first = names.first().cloned().ok_or("no name")?;
         let task = Task { subject: first.clone(), role: Role::Own };
         let is_configured = names.len() == 1 && self.subjects.get(&first).is_some_and(|subject| !subject.is_manual);
-        if !is_configured {
+        if !is_configured && !self.under_way.contains_key(&task) {
             let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.tenant.clone());
             let method = Arc::new(acme.method.clone());
             let subject = Subject { names, optional: Vec::new(), tenant, method, is_manual: false };
             self.once.insert(task.clone(), Arc::new(subject));
         }
-        if !self.under_way.contains(&task) {
+        if !self.under_way.contains_key(&task) {
             self.queue.plan(&task, Some(UnixTime::from_secs(0)));
         }
         Ok(task)

@@ -5,7 +5,7 @@
 
 mod asker;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
@@ -41,7 +41,7 @@ pub struct Porter {
     admissions: mpsc::Sender<Admission>,
     questions: IntCounterVec,
     names: IntGauge,
-    complained: std::sync::Mutex<Option<Instant>>,
+    complained: Mutex<Option<Instant>>,
 }
 
 /// Why a name is not served.
@@ -71,7 +71,7 @@ impl Porter {
         let names = IntGauge::new("lockgate_on_demand_names", "Names that are served and not configured.")?;
         registry.register(Box::new(questions.clone()))?;
         registry.register(Box::new(names.clone()))?;
-        Ok(Self { live, asker, admissions, questions, names, complained: std::sync::Mutex::default() })
+        Ok(Self { live, asker, admissions, questions, names, complained: Mutex::default() })
     }
 
     /// Runs until the process ends. As many rings are answered at once as the doorbell lets through.
@@ -110,7 +110,7 @@ impl Porter {
             self.complain(on_demand.max_names);
             return Err(Refused::For(NOT_NOW));
         }
-        let verdict = self.asker.ask(&on_demand, name, true).await;
+        let verdict = self.asker.ask(&on_demand, name).await;
         self.questions.with_label_values(&[verdict.label()]).inc();
         match verdict {
             Verdict::Approved => {}
@@ -140,7 +140,7 @@ impl Porter {
     }
 
     fn complain(&self, max_names: usize) {
-        let mut complained = self.complained.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_PAUSE) {
             *complained = Some(Instant::now());
             tracing::warn!(

@@ -46,10 +46,11 @@ fn nothing_is_ordered_before_terms_are_agreed_to() {
     let check = setup.check();
     assert!(check.text().contains("agree_to_terms = true"), "{}", check.text());
     let mut gate = setup.start();
-    eventually("a fallback", || (gate.source(SITE)? == "internal").then_some(()));
+    let fallback = gate.leaf(SITE);
     assert_eq!(ca.requests().len(), 0);
     gate.reconfigure(|setup| setup.set("acme.agree_to_terms", "true"));
     gate.await_own(SITE);
+    assert_ne!(gate.leaf(SITE), fallback);
     assert_eq!((ca.orders().len(), ca.accounts()), (1, 1));
 }
 

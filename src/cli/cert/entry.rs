@@ -36,15 +36,8 @@ pub(super) enum State {
 
 impl State {
     /// In the order in which they are counted out.
-    pub(super) const ALL: [Self; 7] = [
-        Self::Waiting,
-        Self::Validating,
-        Self::Issued,
-        Self::Expiring,
-        Self::Failed,
-        Self::Expired,
-        Self::Revoked,
-    ];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Waiting, Self::Validating, Self::Issued, Self::Expiring, Self::Failed, Self::Expired, Self::Revoked];
 }
 
 impl fmt::Display for State {

@@ -56,8 +56,7 @@ impl Wanted {
     fn of(config: &Config) -> Self {
         let domains: Vec<_> = config.domains.iter().cloned().map(Arc::new).collect();
         let groups: Vec<_> = config.groups.iter().cloned().map(Arc::new).collect();
-        let subjects: Vec<_> =
-            subjects(&domains, &groups, config.acme.as_ref()).into_iter().map(Arc::new).collect();
+        let subjects: Vec<_> = subjects(&domains, &groups, config.acme.as_ref()).into_iter().map(Arc::new).collect();
         let of_names = |it: &Arc<Subject>| it.required().map(|name| (name.clone(), Arc::clone(it))).collect::<Vec<_>>();
         let subject_of = subjects.iter().flat_map(of_names).collect();
         Self { domains, subjects, subject_of }
@@ -215,11 +214,8 @@ fn to_be(
 
 /// When what is renewed by itself is.
 fn plan_renewals(entries: &mut [Entry], wanted: &Wanted) {
-    let subjects: HashMap<&str, &Arc<Subject>> = wanted
-        .subjects
-        .iter()
-        .filter_map(|subject| Some((subject.names.first()?.as_str(), subject)))
-        .collect();
+    let subjects: HashMap<&str, &Arc<Subject>> =
+        wanted.subjects.iter().filter_map(|subject| Some((subject.names.first()?.as_str(), subject))).collect();
     let failed: HashMap<(String, For), UnixTime> = entries
         .iter()
         .filter_map(|entry| Some(((entry.name.clone(), entry.role), entry.attempts.as_ref()?.next_at)))

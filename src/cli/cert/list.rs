@@ -10,9 +10,9 @@ use glob::Pattern;
 use super::entry::{Entry, State};
 use super::gather::{Gathered, Place};
 use super::json::{Answer, certificate};
+use crate::certificate::Facts;
 use crate::cli::failure::Failure;
 use crate::cli::text::{Edge, counted, local, table};
-use crate::certificate::Facts;
 use crate::name::DomainName;
 
 /// An issuer's distinguished name says a country and more; of what is left, so many characters fit into a table.

@@ -81,7 +81,9 @@ impl Rotate {
         }
         if stored.is_empty() {
             let data_dir = data_dir.display();
-            return Err(Failure::Work(format!("nothing is sealed in {data_dir} yet: write into [vault] what you want")));
+            return Err(Failure::Work(format!(
+                "nothing is sealed in {data_dir} yet: write into [vault] what you want"
+            )));
         }
         let found = rotation::find(&source, &stored).await.map_err(work)?;
         let before = Before::open(found.wrap, stored, now).await?;
@@ -95,7 +97,9 @@ impl Rotate {
             Change::Anew(target) => before.wrap_by(target, &data_dir, now).await?,
             Change::Elsewhere(target, lines) => {
                 let wrap = before.wrap_by(target, &data_dir, now).await?;
-                println!("The next start needs this in the configuration, instead of what is in [vault] now:\n\n{lines}\n");
+                println!(
+                    "The next start needs this in the configuration, instead of what is in [vault] now:\n\n{lines}\n"
+                );
                 let old = before.wrap.place();
                 println!("Backups of {} made before now need the old key, from {old}.", data_dir.display());
                 wrap
@@ -240,7 +244,9 @@ impl Before {
             let after = wrap.unwrap(new).await.map_err(work)?;
             if old.id != new.id || before != after {
                 let place = wrap.place();
-                return Err(Failure::Work(format!("{place} gives back another key than it wrapped: nothing was changed")));
+                return Err(Failure::Work(format!(
+                    "{place} gives back another key than it wrapped: nothing was changed"
+                )));
             }
         }
         Ok(rewrapped)

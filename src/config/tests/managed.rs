@@ -36,7 +36,11 @@ fn group(lines: &str) -> String {
     "`dns-01`, and nobody who sets TXT records",
     "write `[acme.dns]` with a `provider`"
 )]
-#[case::dns_key("{ dns = { provider = \"x\", ttls = \"1m\" } }", "unknown key `ttls` in `dns`", "did you mean `ttl`?")]
+#[case::dns_key(
+    "{ dns = { provider = \"cloudflare\", secret_env = { api_token = \"T\" }, ttls = \"1m\" } }",
+    "unknown key `ttls` in `dns`",
+    "did you mean `ttl`?"
+)]
 fn values_of_a_domain(#[case] value: &str, #[case] message: &str, #[case] remedy: &str) {
     let cas = ca("name = \"one\"") + &ca("name = \"two\"\nstandby_only = true").replace("ca.example", "b.example");
     assert_eq!(wrong(&(cas + &domain(&format!("acme = {value}")))), (message.to_owned(), remedy.to_owned()));

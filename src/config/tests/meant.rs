@@ -94,7 +94,7 @@ standby = true
 names = ["a.example", "*.a.example"]
 tenant = "t"
 challenge = "dns-01"
-dns = { provider = "cloudflare", settings = { zone = "z" }, secret_files = { token = "token" }, secret_env = { key = "KEY" }, ttl = "5m", propagation_timeout = "10s" }
+dns = { provider = "route53", settings = { region = "z" }, secret_files = { access_key_id = "token" }, secret_env = { secret_access_key = "KEY" }, ttl = "5m", propagation_timeout = "10s" }
 [[domain]]
 name = "own.example.com"
 origin = "http://127.0.0.1:1"
@@ -169,11 +169,11 @@ acme = { dns = { provider = "exec", command = ["./hook", "-v", ""] } }
     assert_eq!((dns.ttl, dns.propagation_timeout), (Duration::from_secs(300), Duration::from_secs(10)));
     let pair = |name: &str, value| (name.to_owned(), value);
     let api = DnsProvider::Api {
-        name: "cloudflare".to_owned(),
-        settings: vec![("zone".to_owned(), "z".to_owned())],
+        name: "route53".to_owned(),
+        settings: vec![("region".to_owned(), "z".to_owned())],
         secrets: vec![
-            pair("token", SecretSource::File(dir.path().join("d/token"))),
-            pair("key", SecretSource::Env("KEY".to_owned())),
+            pair("access_key_id", SecretSource::File(dir.path().join("d/token"))),
+            pair("secret_access_key", SecretSource::Env("KEY".to_owned())),
         ],
     };
     assert_eq!(dns.provider, api);

@@ -122,8 +122,8 @@ fn challenges_that_are_inherited_and_do_not_fit() {
 
 #[test]
 fn secrets_that_others_can_read() {
-    let text = "[vault]\nkey_file = \"vault.key\"\n[acme.dns]\nprovider = \"desec\"\nsecret_files = { token = \"token\" }\n\
-        [[certificate]]\nnames = [\"a.example\"]\ndns = { provider = \"desec\", secret_files = { token = \"token\" } }\n"
+    let text = "[vault]\nkey_file = \"vault.key\"\n[acme.dns]\nprovider = \"desec\"\nsecret_files = { api_token = \"token\" }\n\
+        [[certificate]]\nnames = [\"a.example\"]\ndns = { provider = \"desec\", secret_files = { api_token = \"token\" } }\n"
         .to_owned()
         + AGREED;
     let dir = files(&[("lockgate.toml", &text), ("vault.key", "secret"), ("token", "secret")]);
@@ -146,10 +146,10 @@ fn secrets_that_others_can_read() {
       = help: run `chmod go= /etc/vault.key`; lockgate's user must own it
 
     note: the secret file `/etc/token` is open to others than its owner (mode 0640)
-     --> /etc/lockgate.toml:5:26
+     --> /etc/lockgate.toml:5:30
       |
-    5 | secret_files = { token = "token" }
-      |                          ^^^^^^^
+    5 | secret_files = { api_token = "token" }
+      |                              ^^^^^^^
       |
       = help: run `chmod go= /etc/token`; lockgate's user must own it
     "#);

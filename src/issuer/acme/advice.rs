@@ -2,6 +2,7 @@
 
 use super::{AcmeError, ErrorKind};
 use crate::issuance::Challenge;
+use crate::remedy;
 
 impl AcmeError {
     /// The one thing to do about it.
@@ -23,20 +24,12 @@ impl AcmeError {
             }
             ErrorKind::Unauthorized => self.wrong_proof(name),
             ErrorKind::Caa => match self.caa_identity() {
-                Some(authority) => {
-                    format!("add `0 issue \"{authority}\"` to the CAA records of {name}, or remove them all")
-                }
-                None => format!("allow this authority in the CAA records of {name}, or remove them all"),
+                Some(authority) => remedy::allow(name, "issue", authority),
+                None => remedy::allow_unnamed(name),
             },
-            ErrorKind::Dns => format!(
-                "make the name servers of {name} answer: the name must exist, its A, AAAA, CAA and TXT records must be \
-                 answered without errors, and DNSSEC must be valid where it is used"
-            ),
-            ErrorKind::Connection => self.no_way(name),
-            ErrorKind::Tls => format!(
-                "let port 443 of {name} reach this machine as it is: something in front of it, such as a load \
-                 balancer, ends TLS itself"
-            ),
+            ErrorKind::Dns => remedy::answer_for(name),
+            ErrorKind::Connection => remedy::open_way(name, self.challenge()),
+            ErrorKind::Tls => remedy::pass_tls(name),
             ErrorKind::BadNonce => {
                 "wait, it is tried again; if it lasts, the authority or a proxy on the way to it is \
                                     broken"
@@ -53,10 +46,7 @@ impl AcmeError {
             ErrorKind::UserActionRequired => {
                 "read what the authority says, and do it: often there are new terms to agree to".to_owned()
             }
-            ErrorKind::UnsupportedIdentifier => format!(
-                "ask another authority for {name}, or with a `profile` that allows it: not every one issues for IP \
-                 addresses or wildcards"
-            ),
+            ErrorKind::UnsupportedIdentifier => remedy::ask_another(name),
             ErrorKind::RejectedIdentifier => format!(
                 "check how {name} is spelled and that it is a public name; if it is, ask another authority for it"
             ),
@@ -75,32 +65,16 @@ impl AcmeError {
     }
 
     fn wrong_proof(&self, name: &str) -> String {
+        let point_here = remedy::point_here(name);
         match self.challenge() {
-            Some(Challenge::Http01) => format!(
-                "point the A and AAAA records of {name} at this machine alone: \
-                 http://{name}/.well-known/acme-challenge/ was answered by somebody else"
-            ),
-            Some(Challenge::TlsAlpn01) => format!(
-                "point the A and AAAA records of {name} at this machine alone, and let port 443 reach it as it is: \
-                 somebody else answered there"
-            ),
-            Some(Challenge::Dns01) => format!(
-                "check that the TXT record `_acme-challenge.{name}` is set in the zone that the world sees, and \
-                 that no old one is left; if it appears late, raise `propagation_timeout`"
-            ),
-            None => format!("point the A and AAAA records of {name} at this machine alone, then it is tried again"),
+            Some(Challenge::Http01) => {
+                format!("{point_here}: http://{name}/.well-known/acme-challenge/ was answered by somebody else")
+            }
+            Some(Challenge::TlsAlpn01) => {
+                format!("{point_here}, and let port 443 reach it as it is: somebody else answered there")
+            }
+            Some(Challenge::Dns01) => remedy::show_txt(name),
+            None => format!("{point_here}, then it is tried again"),
         }
-    }
-
-    fn no_way(&self, name: &str) -> String {
-        let port = match self.challenge() {
-            Some(Challenge::TlsAlpn01) => "port 443",
-            Some(Challenge::Http01) => "port 80",
-            _ => "ports 80 and 443",
-        };
-        format!(
-            "point the A and AAAA records of {name} at this machine, and let {port} through every firewall in between; \
-             remove the AAAA record if it has no IPv6"
-        )
     }
 }

@@ -173,7 +173,14 @@ impl Context {
                 Some(error) => AcmeError::new(kind_of_fault(error), &error.to_string()),
                 None => AcmeError::new(ErrorKind::Unreachable, "no answer"),
             },
-            other => AcmeError::new(ErrorKind::Nonsense, &format!("the authority's answer is not understood: {other}")),
+            // The library looks for a problem document in few places; it may be anywhere (RFC 8555, section 6.7).
+            other => match serde_json::from_slice::<Problem>(&answer.body) {
+                Ok(problem) if failed && problem.detail.is_some() => self.of_problem(&problem),
+                _ => {
+                    let words = format!("the authority's answer is not understood: {other}");
+                    AcmeError::new(ErrorKind::Nonsense, &words)
+                }
+            },
         };
         let told = match (told.kind, status) {
             (ErrorKind::Nonsense | ErrorKind::Refused, Some(status @ (429 | 500..))) => of_status(told, status),

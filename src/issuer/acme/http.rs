@@ -21,6 +21,8 @@ use crate::issuance::Authority;
 
 /// Redirections that are followed, all on the same host: RFC 8555 needs none.
 const MAX_REDIRECTS: usize = 3;
+/// Connections to an authority that are kept for the next request.
+const MAX_IDLE: usize = 2;
 /// What authorities read of who is asking (RFC 8555, section 6.1).
 const AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
 
@@ -125,6 +127,7 @@ impl Http {
             .https_only(true)
             .redirect(Policy::custom(redirected))
             .referer(false)
+            .pool_max_idle_per_host(MAX_IDLE)
             .connect_timeout(limits.connect_timeout)
             .timeout(limits.request_timeout)
             .build()

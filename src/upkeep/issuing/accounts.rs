@@ -1,8 +1,8 @@
 //! Accounts with authorities: one for each, made once, kept in the inventory, opened when it is first needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -10,14 +10,21 @@ use super::order::Failure;
 use crate::clock::UnixTime;
 use crate::issuance::Authority;
 use crate::issuer::acme::{self, KnownAccount};
-use crate::store::inventory;
+use crate::name::DomainName;
+use crate::store::StoreError;
+use crate::store::inventory::{self, Inventory};
 use crate::upkeep::custody::Custody;
 use crate::vault::read_secret;
 
 /// So many subjects refused in a row for going too fast, and nobody else is tried before the authority said.
-const REFUSALS_BEFORE_PAUSE: u32 = 3;
+const REFUSALS_BEFORE_PAUSE: usize = 3;
 /// A pause is no longer than this, whatever is asked for: another subject's limit may be another.
 const PAUSE_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// Refusals further apart than this have nothing to do with each other.
+const IN_A_ROW: Duration = Duration::from_secs(15 * 60);
+/// How long an authority that could not be entered is not tried again: a thousand names are due at once.
+const FAILED_FOR: Duration = Duration::from_secs(5);
 
 /// The authorities that were entered.
 pub struct Accounts {
@@ -29,11 +36,43 @@ pub struct Accounts {
 /// Directory URL and external account.
 type AccountKey = (String, Option<String>);
 /// Entered by one task while the others wait for it.
-type Slot = Arc<AsyncMutex<Option<(Arc<Authority>, Arc<acme::Account>)>>>;
+type Slot = Arc<AsyncMutex<Entrance>>;
+
+#[derive(Default)]
+struct Entrance {
+    entered: Option<Entered>,
+    /// What became of the last try, if that failed, and when it was over: for all who waited meanwhile. An authority
+    /// that is silent would else keep them waiting one after the other.
+    failed: Option<(Instant, Arc<Authority>, Failure)>,
+    /// The URL of an account that the authority said it does not know. It stays in the inventory until there is
+    /// another one: what a lagging replica says is not always so.
+    gone: Option<String>,
+}
+
+/// An account that is open.
+struct Entered {
+    as_configured: Arc<Authority>,
+    account: Arc<acme::Account>,
+    /// What the inventory did not take yet: made once, it is not made again because the disk is full.
+    unkept: Option<inventory::Account>,
+}
+
+impl Entered {
+    async fn keep(&mut self, inventory: &Inventory) -> Result<(), StoreError> {
+        if let Some(unkept) = &self.unkept {
+            inventory.put_account(unkept).await?;
+            self.unkept = None;
+        }
+        Ok(())
+    }
+}
 
 #[derive(Debug, Default)]
 struct Pause {
-    refusals: u32,
+    /// Who was refused last: at most [`REFUSALS_BEFORE_PAUSE`].
+    refused: HashSet<DomainName>,
+    /// When the last one was.
+    last: Option<Instant>,
     until: Option<UnixTime>,
 }
 
@@ -49,20 +88,48 @@ impl Accounts {
     /// If it cannot be reached or refuses, or the account cannot be kept.
     pub async fn enter(&self, authority: &Arc<Authority>, now: UnixTime) -> Result<Arc<acme::Account>, Failure> {
         let slot = self.slot(authority);
+        let came_at = Instant::now();
         let mut slot = slot.lock().await;
-        if let Some((as_configured, entered)) = &*slot
-            && as_configured == authority
-        {
-            return Ok(Arc::clone(entered));
+        let inventory = self.custody.inventory()?;
+        if let Some(entered) = slot.entered.as_mut().filter(|entered| entered.as_configured == *authority) {
+            entered.keep(&inventory).await?;
+            return Ok(Arc::clone(&entered.account));
         }
+        if let Some((at, as_configured, failure)) = &slot.failed
+            && as_configured == authority
+            && (*at > came_at || at.elapsed() < FAILED_FOR)
+        {
+            return Err(failure.clone());
+        }
+        match self.enter_anew(authority, slot.gone.as_deref(), now).await {
+            Ok(entered) => {
+                let account = Arc::clone(&entered.account);
+                slot.failed = None;
+                slot.entered.insert(entered).keep(&inventory).await?;
+                Ok(account)
+            }
+            Err(failure) => {
+                if !failure.ca.is_empty() {
+                    slot.failed = Some((Instant::now(), Arc::clone(authority), failure.clone()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn enter_anew(
+        &self,
+        authority: &Arc<Authority>,
+        gone: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Entered, Failure> {
         let inventory = self.custody.inventory()?;
         let context = context(authority);
-        let known = inventory
-            .accounts()
-            .await?
-            .into_iter()
-            .find(|account| key(authority) == (account.ca.clone(), account.eab_kid.clone()));
-        let known = match known {
+        let (ca, eab_kid) = key(authority);
+        let is_known = |account: &inventory::Account| {
+            account.ca == ca && account.eab_kid == eab_kid && Some(account.url.as_str()) != gone
+        };
+        let known = match inventory.accounts().await?.into_iter().find(is_known) {
             Some(account) => Some(KnownAccount {
                 key_pkcs8: self.custody.vault().open(&account.sealed_key, &context)?,
                 url: account.url,
@@ -70,30 +137,31 @@ impl Accounts {
             None => None,
         };
         let eab_key = match &authority.eab {
-            Some(eab) => Some(read_secret(&eab.hmac_key).map_err(|error| Failure::here(authority, error.to_string()))?),
+            Some(eab) if known.is_none() => {
+                Some(read_secret(&eab.hmac_key).map_err(|error| Failure::here(authority, error.to_string()))?)
+            }
+            _ => None,
+        };
+        let (account, made) =
+            acme::Account::enter(authority, known, eab_key).await.map_err(|error| Failure::of(authority, &error))?;
+        let unkept = match made {
+            Some(made) => {
+                let sealed_key = self.custody.vault().seal(&made.key_pkcs8, &context)?;
+                tracing::info!(ca = authority.name, "made an account");
+                Some(inventory::Account { ca, eab_kid, url: made.url, sealed_key, made_at: now })
+            }
             None => None,
         };
-        let (entered, made) =
-            acme::Account::enter(authority, known, eab_key).await.map_err(|error| Failure::of(authority, &error))?;
-        if let Some(made) = made {
-            let sealed_key = self.custody.vault().seal(&made.key_pkcs8, &context)?;
-            let (ca, eab_kid) = key(authority);
-            inventory.put_account(&inventory::Account { ca, eab_kid, url: made.url, sealed_key, made_at: now }).await?;
-            tracing::info!(ca = authority.name, "made an account");
-        }
-        let entered = Arc::new(entered);
-        *slot = Some((Arc::clone(authority), Arc::clone(&entered)));
-        Ok(entered)
+        Ok(Entered { as_configured: Arc::clone(authority), account: Arc::new(account), unkept })
     }
 
-    /// Forgets an account that the authority does not know any more.
-    pub async fn forget(&self, authority: &Authority) {
-        let (ca, eab_kid) = key(authority);
-        *self.slot(authority).lock().await = None;
-        if let Ok(inventory) = self.custody.inventory()
-            && let Err(error) = inventory.remove_account(&ca, eab_kid.as_deref()).await
-        {
-            tracing::warn!(ca = authority.name, "the account is unknown there, and cannot be forgotten here: {error}");
+    /// Notes that the authority does not know `account` any more: the next who enters makes another one, unless that
+    /// has been done.
+    pub async fn forget(&self, authority: &Authority, account: &Arc<acme::Account>) {
+        let slot = self.slot(authority);
+        let mut slot = slot.lock().await;
+        if slot.entered.as_ref().is_some_and(|entered| Arc::ptr_eq(&entered.account, account)) {
+            *slot = Entrance { gone: Some(account.url().to_owned()), ..Entrance::default() };
         }
     }
 
@@ -106,12 +174,19 @@ impl Accounts {
         (until.secs() > now.secs() && until.secs() - now.secs() <= longest).then_some(until)
     }
 
-    /// Notes that an authority refused for going too fast.
-    pub fn note_refusal(&self, authority: &Authority, retry_after: Duration, now: UnixTime) {
+    /// Notes that an authority refused `subject` for going too fast. One that is refused again and again is its own
+    /// affair: many limits are for names.
+    pub fn note_refusal(&self, authority: &Authority, subject: &DomainName, retry_after: Duration, now: UnixTime) {
         let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = pauses.entry(authority.directory.clone()).or_default();
-        pause.refusals += 1;
-        if pause.refusals >= REFUSALS_BEFORE_PAUSE {
+        if pause.last.is_some_and(|last| last.elapsed() > IN_A_ROW) {
+            pause.refused.clear();
+        }
+        pause.last = Some(Instant::now());
+        if pause.refused.len() < REFUSALS_BEFORE_PAUSE {
+            pause.refused.insert(subject.clone());
+        }
+        if pause.refused.len() >= REFUSALS_BEFORE_PAUSE {
             let secs = i64::try_from(retry_after.min(PAUSE_MAX).as_secs()).unwrap_or(i64::MAX);
             pause.until = Some(now.plus_secs(secs));
             tracing::warn!(ca = authority.name, "asks for less haste: nothing is ordered there for {secs} s");

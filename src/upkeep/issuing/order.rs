@@ -22,11 +22,11 @@ use crate::upkeep::custody::{Custody, CustodyError};
 use crate::upkeep::on_demand::{Asker, Verdict};
 
 /// How long authorities may take to look for what is on show.
-const PROVING_PATIENCE: Duration = Duration::from_secs(120);
+const LOOKING_PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take in all to prove control: name servers may take minutes.
+const PROVING_PATIENCE: Duration = Duration::from_secs(1800);
 /// How long they may take to sign.
 const SIGNING_PATIENCE: Duration = Duration::from_secs(300);
-/// How long an order may be under way in all: name servers may take minutes.
-const ORDER_PATIENCE: Duration = Duration::from_secs(1800);
 
 /// How long an order is gone on with after trouble that may pass; then another one is placed.
 const ORDER_KEPT_SECS: i64 = 86_400;
@@ -79,6 +79,8 @@ pub struct Failure {
     pub problem: String,
     /// The one thing to do about it.
     pub advice: String,
+    /// Of which kind it is, in a word: for metrics.
+    pub reason: &'static str,
     /// Not before this is over.
     pub retry_after: Option<Duration>,
     /// Whether the authority refused for going too fast.
@@ -101,6 +103,7 @@ impl Failure {
             ca: authority.directory.clone(),
             problem: error.problem(),
             advice: error.advice(),
+            reason: kind.label(),
             retry_after: error.retry_after(),
             is_rate_limit: kind == ErrorKind::RateLimited,
             is_account_gone: kind == ErrorKind::AccountGone,
@@ -125,6 +128,7 @@ impl From<String> for Failure {
             ca: String::new(),
             problem,
             advice: String::new(),
+            reason: ErrorKind::Local.label(),
             retry_after: None,
             is_rate_limit: false,
             is_account_gone: false,
@@ -135,9 +139,10 @@ impl From<String> for Failure {
     }
 }
 
+/// Trouble with what is kept: it may pass, and what the authority signed meanwhile is fetched then.
 impl<E: Into<CustodyError>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::from(error.into().to_string())
+        Self { is_passing: true, ..Self::from(error.into().to_string()) }
     }
 }
 
@@ -151,18 +156,16 @@ impl Workshop {
         let done = self.attempt(job).await;
         let Err(failure) = &done else { return done };
         // What the authority has forgotten, restored from a backup perhaps, is begun anew at once, and once.
-        if failure.is_account_gone {
-            self.accounts.forget(&job.authority).await;
-        } else if !(failure.is_order_gone && job.under_way.is_some()) {
-            return done;
+        if failure.is_account_gone || failure.is_order_gone && job.under_way.is_some() {
+            return self.attempt(&Job { under_way: None, ..job.clone() }).await;
         }
-        self.attempt(&Job { under_way: None, ..job.clone() }).await
+        done
     }
 
     /// Asks, where a name on demand is to be renewed, whether it still is one.
     async fn ask(&self, job: &Job) -> Result<(), Failure> {
         let Some(on_demand) = &job.question else { return Ok(()) };
-        match self.asker.ask(on_demand, &job.task.subject, false).await {
+        match self.asker.ask_again(on_demand, &job.task.subject).await {
             Verdict::Approved => Ok(()),
             Verdict::Refused => {
                 let problem = "`ask` does not approve of it any more".to_owned();
@@ -177,29 +180,52 @@ impl Workshop {
 
     async fn attempt(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
         let authority = &job.authority;
-        let attempt = timeout(ORDER_PATIENCE, async {
-            let inventory = self.custody.inventory()?;
-            let account = self.accounts.enter(authority, self.now()).await?;
-            let (id, record, order) = match &job.under_way {
-                Some((id, record)) => {
-                    let order = account.resume(&record.url, &record.names).await;
-                    let order = order.map_err(|error| Failure::of(authority, &error))?;
-                    (*id, record.clone(), order)
+        let inventory = self.custody.inventory()?;
+        if job.under_way.is_none() {
+            // What cannot be kept is not ordered, and no account is made for it.
+            inventory.begin_order(&self.record(job, String::new())).await?;
+        }
+        let account = self.accounts.enter(authority, self.now()).await?;
+        let begun = match &job.under_way {
+            Some((id, record)) => account
+                .resume(&record.url, &record.names)
+                .await
+                .map(|order| (*id, record.clone(), order))
+                .map_err(|error| Failure::of(authority, &error)),
+            None => self.place(job, &account).await,
+        };
+        let (id, record, order) = match begun {
+            Ok(begun) => begun,
+            Err(failure) => {
+                if failure.is_account_gone {
+                    self.accounts.forget(authority, &account).await;
                 }
-                None => self.place(job, &account).await?,
-            };
-            self.accounts.note_order(authority);
-            let placed_at = record.placed_at;
-            let done = self.see_through(job, id, record, order).await;
-            if let Err(failure) = &done
-                && !(failure.is_passing
-                    && (placed_at.secs()..placed_at.secs() + ORDER_KEPT_SECS).contains(&self.now().secs()))
-            {
+                return Err(failure);
+            }
+        };
+        self.accounts.note_order(authority);
+        let placed_at = record.placed_at.secs();
+        let done = self.see_through(job, id, record, order).await;
+        if let Err(failure) = &done {
+            let is_fresh = (placed_at..placed_at + ORDER_KEPT_SECS).contains(&self.now().secs());
+            if !(failure.is_passing && is_fresh) {
                 inventory.end_order(id).await?;
             }
-            done
-        });
-        attempt.await.unwrap_or_else(|_| Err(Failure::here(authority, "the order took too long".to_owned())))
+        }
+        done
+    }
+
+    /// What is kept of an order; without an URL it was not placed.
+    fn record(&self, job: &Job, url: String) -> Order {
+        Order {
+            subject: job.task.subject.clone(),
+            role: job.task.role,
+            ca: job.authority.directory.clone(),
+            url,
+            names: job.names(),
+            sealed_key: None,
+            placed_at: self.now(),
+        }
     }
 
     /// The way of an order: prove, finalize, fetch, test, keep.
@@ -214,8 +240,10 @@ impl Workshop {
         let failed = |error: AcmeError| Failure::of(authority, &error);
 
         let mut on_show = OnShow::default();
-        let proved = self.prove_control(job, &mut order, &mut on_show).await;
+        let proved = timeout(PROVING_PATIENCE, self.prove_control(job, &mut order, &mut on_show)).await;
         on_show.clear().await;
+        let proved =
+            proved.unwrap_or_else(|_| Err(Failure::here(authority, "to prove control took too long".to_owned())));
         proved?;
 
         let is_finalized = matches!(order.status(), Status::Processing | Status::Valid);
@@ -239,15 +267,7 @@ impl Workshop {
         let replaced = job.replaces.as_ref().filter(|kept| *kept.ca == *job.authority.directory);
         let replaced = replaced.and_then(|kept| kept.certificate.chain().into_iter().next());
         let order = account.order(&names, profile, replaced.as_ref()).await.map_err(failed)?;
-        let record = Order {
-            subject: job.task.subject.clone(),
-            role: job.task.role,
-            ca: job.authority.directory.clone(),
-            url: order.url().to_owned(),
-            names,
-            sealed_key: None,
-            placed_at: self.now(),
-        };
+        let record = Order { names, ..self.record(job, order.url().to_owned()) };
         let id = self.custody.inventory()?.begin_order(&record).await?;
         Ok((id, record, order))
     }
@@ -274,7 +294,7 @@ impl Workshop {
         for (proof, challenge) in pending.iter().zip(chosen) {
             order.ready(proof, challenge).await.map_err(failed)?;
         }
-        order.settled(PROVING_PATIENCE).await.map_err(failed)
+        order.settled(LOOKING_PATIENCE).await.map_err(failed)
     }
 
     /// Tests what was issued, and keeps it if it is good.
@@ -307,7 +327,9 @@ impl Workshop {
             at: now,
         };
         let test = self.custody.closed(&new);
-        prove(&test, &record.names, now).map_err(|error| wrong(format!("what was issued does not work: {error}")))?;
+        // Its first second may be a moment away, by a clock that goes ahead of ours: until then another one serves.
+        prove(&test, &record.names, now.max(new.facts.not_before))
+            .map_err(|error| wrong(format!("what was issued does not work: {error}")))?;
         let id = self.custody.inventory()?.keep(&new).await?;
         let stored = StoredCertificate { id, certificate: new, revoked_at: None, ari: None };
         self.custody.kept(stored).ok_or_else(|| wrong("it was revoked".to_owned()))

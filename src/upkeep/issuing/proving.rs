@@ -1,6 +1,5 @@
 //! Proving control over names: what an authority will look for is put on show before it is told to look.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::order::Failure;
@@ -22,18 +21,27 @@ pub struct OnShow {
 /// other's values.
 #[derive(Default)]
 pub struct Providers {
-    open: std::sync::Mutex<HashMap<usize, (Arc<Dns>, Arc<TxtRecords>)>>,
+    open: std::sync::Mutex<Vec<Opened>>,
 }
 
+type Opened = (Arc<Dns>, Arc<TxtRecords>);
+
 impl Providers {
+    /// Forgets how they were opened: the next order reads their secrets anew. Orders under way keep theirs.
+    pub fn close(&self) {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    }
+
     fn get(&self, dns: &Arc<Dns>) -> Result<Arc<TxtRecords>, String> {
         let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((_, records)) = open.values().find(|(known, _)| known == dns) {
+        if let Some((_, records)) = open.iter().find(|(known, _)| known == dns) {
             return Ok(Arc::clone(records));
         }
         let records = TxtRecords::open(dns, |source| read_secret(source).map_err(|error| error.to_string()));
         let records = Arc::new(records.map_err(|error| error.to_string())?);
-        open.insert(Arc::as_ptr(dns) as usize, (Arc::clone(dns), Arc::clone(&records)));
+        // Those that no configuration and no order knows any more.
+        open.retain(|(dns, records)| Arc::strong_count(dns) > 1 || Arc::strong_count(records) > 1);
+        open.push((Arc::clone(dns), Arc::clone(&records)));
         Ok(records)
     }
 }

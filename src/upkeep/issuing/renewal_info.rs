@@ -41,7 +41,7 @@ impl RenewalInfo {
     }
 
     /// Plans when to ask about a subject's certificate: at once if nothing is known of it.
-    pub fn plan(&mut self, subject: &DomainName, own: Option<&Arc<Kept>>) {
+    pub fn plan(&mut self, subject: &DomainName, own: Option<&Arc<Kept>>, now: UnixTime) {
         let task = Task { subject: subject.clone(), role: Role::Own };
         let Some(own) = own.filter(|kept| !kept.ca.is_empty()) else {
             self.certificates.remove(subject);
@@ -50,7 +50,8 @@ impl RenewalInfo {
         let before = self.certificates.insert(subject.clone(), Arc::clone(own));
         let is_same = before.is_some_and(|before| before.id == own.id);
         match (own.ari, self.queue.due_at(&task)) {
-            (Some(ari), _) => self.queue.plan(&task, Some(ari.next_at)),
+            // No answer holds for longer than a day, also if the clock was wrong when it came.
+            (Some(ari), _) => self.queue.plan(&task, Some(ari.next_at.min(now.plus_secs(ASK_AGAIN_SECS)))),
             (None, Some(_)) if is_same => {}
             (None, _) => self.queue.plan(&task, Some(UnixTime::from_secs(0))),
         }
@@ -61,6 +62,10 @@ impl RenewalInfo {
         while let Some(answered) = self.asked.try_join_next() {
             let Ok((kept, answer)) = answered else { continue };
             let task = Task { subject: kept.subject.clone(), role: Role::Own };
+            // One that was replaced, or taken away, while it was asked about.
+            if self.certificates.get(&kept.subject).is_none_or(|current| current.id != kept.id) {
+                continue;
+            }
             let answer = answer.unwrap_or_else(|problem| {
                 tracing::debug!(domain = %kept.subject, "renewal information: {problem}");
                 Answer { window: kept.ari.and_then(|ari| ari.window), ask_again_secs: AFTER_FAILURE_SECS }
@@ -82,10 +87,13 @@ impl RenewalInfo {
         while self.asked.len() < MAX_ASKED {
             let Some(task) = self.queue.pop_due(now) else { return };
             let Some(kept) = self.certificates.get(&task.subject).cloned() else { continue };
-            let authority = try_lock(control).and_then(|control| {
-                let acme = control.blueprint().acme.clone()?;
-                acme.authorities.iter().find(|authority| authority.directory == *kept.ca).cloned()
-            });
+            // Whoever holds it reads files: soon again.
+            let Some(locked) = try_lock(control) else { return self.queue.plan(&task, Some(now)) };
+            let authority =
+                locked.blueprint().acme.as_ref().and_then(|acme| {
+                    acme.authorities.iter().find(|authority| authority.directory == *kept.ca).cloned()
+                });
+            drop(locked);
             let Some(authority) = authority else {
                 self.queue.plan(&task, Some(now.plus_secs(AFTER_FAILURE_SECS)));
                 continue;

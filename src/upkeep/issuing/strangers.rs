@@ -98,7 +98,7 @@ impl Issuing {
             return Err("inventory or vault is not open yet".to_owned());
         }
         let task = Task { subject: name.clone(), role: Role::Own };
-        if self.under_way.contains(&task) || self.strangers.first.contains_key(&task) {
+        if self.under_way.contains_key(&task) || self.strangers.first.contains_key(&task) {
             return Ok(Some(task));
         }
         let snapshot = self.live.snapshot();
@@ -176,7 +176,7 @@ impl Issuing {
             for role in [Role::Own, Role::Standby] {
                 self.queue.plan(&Task { subject: name.clone(), role }, None);
             }
-            self.renewal_info.plan(&name, None);
+            self.renewal_info.plan(&name, None, UnixTime::from_secs(0));
         }
     }
 

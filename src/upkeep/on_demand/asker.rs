@@ -24,6 +24,8 @@ const BURST: NonZeroU32 = NonZeroU32::new(25).unwrap();
 /// How long an approval is good for another try, and how many are remembered.
 const APPROVED: Duration = Duration::from_secs(300);
 const MAX_APPROVED: usize = 10_000;
+/// Connections kept for the next question.
+const MAX_IDLE: usize = 2;
 /// What whoever answers reads of who is asking.
 const AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
 
@@ -86,21 +88,37 @@ impl Default for Asker {
 }
 
 impl Asker {
-    /// Whether `name` may be served. `is_limited`: the question comes from outside, and there may be many.
-    pub async fn ask(&self, on_demand: &OnDemand, name: &DomainName, is_limited: bool) -> Verdict {
+    /// Whether `name`, which a client asked for, may be served. There may be many such questions: they are limited, and
+    /// an approval is good for some time.
+    pub async fn ask(&self, on_demand: &OnDemand, name: &DomainName) -> Verdict {
         if is_allowed(on_demand, name) {
             if self.note(name) {
                 tracing::info!(domain = %name, "approved by `allow`");
             }
             return Verdict::Approved;
         }
-        let Some(url) = &on_demand.ask else { return Verdict::Refused };
+        if on_demand.ask.is_none() {
+            return Verdict::Refused;
+        }
         if self.lock().has(name, Instant::now()) {
             return Verdict::Approved;
         }
-        if is_limited && self.limiter.check().is_err() {
+        if self.limiter.check().is_err() {
             return Verdict::Limited;
         }
+        let verdict = self.ask_again(on_demand, name).await;
+        if verdict == Verdict::Approved && self.note(name) {
+            tracing::info!(domain = %name, "approved by `ask`");
+        }
+        verdict
+    }
+
+    /// Whether `name`, which has been served, still may be.
+    pub async fn ask_again(&self, on_demand: &OnDemand, name: &DomainName) -> Verdict {
+        if is_allowed(on_demand, name) {
+            return Verdict::Approved;
+        }
+        let Some(url) = &on_demand.ask else { return Verdict::Refused };
         let verdict = match self.status(url, name).await {
             Ok(status) => Verdict::of(status),
             Err(problem) => {
@@ -108,8 +126,8 @@ impl Asker {
                 Verdict::Failed
             }
         };
-        if verdict == Verdict::Approved && self.note(name) {
-            tracing::info!(domain = %name, "approved by `ask`");
+        if verdict == Verdict::Refused {
+            self.lock().forget(name);
         }
         verdict
     }
@@ -146,6 +164,7 @@ async fn client() -> Result<reqwest::Client, String> {
         .tls_backend_preconfigured(tls)
         .redirect(Policy::none())
         .referer(false)
+        .pool_max_idle_per_host(MAX_IDLE)
         .timeout(ASK_TIMEOUT)
         .build()
         .map_err(|error| error.to_string())
@@ -176,7 +195,7 @@ mod tests {
         let allow = vec!["*.customers.example".to_owned()];
         let on_demand = OnDemand { site: name("www.example.com"), allow, ask: None, max_names: 1 };
         let asker = Asker::default();
-        assert_eq!(asker.ask(&on_demand, &name("a.customers.example"), true).await, Verdict::Approved);
-        assert_eq!(asker.ask(&on_demand, &name("a.example"), true).await, Verdict::Refused);
+        assert_eq!(asker.ask(&on_demand, &name("a.customers.example")).await, Verdict::Approved);
+        assert_eq!(asker.ask(&on_demand, &name("a.example")).await, Verdict::Refused);
     }
 }

@@ -49,11 +49,6 @@ impl ChallTestSrv {
         self.dns
     }
 
-    /// Where records are put in and taken out: `/set-txt`, `/clear-txt`.
-    pub fn management_url(&self) -> String {
-        format!("http://{}", self.management)
-    }
-
     /// The A record of every name without one; `None`: there is none.
     pub fn default_ipv4(&self, address: Option<Ipv4Addr>) {
         self.post("set-default-ipv4", &json!({ "ip": address.map(|a| a.to_string()).unwrap_or_default() }));

@@ -39,7 +39,8 @@ pub struct Lockgate {
     clock: Option<Clock>,
     disk: Option<Disk>,
     https: SocketAddr,
-    http: SocketAddr,
+    /// `None`: `listen.http = []`.
+    http: Option<SocketAddr>,
     admin: SocketAddr,
     fds_at_start: usize,
     stopped: bool,
@@ -74,7 +75,7 @@ impl Lockgate {
         let lines = process.lines();
         let mut gate = Self {
             https: listening(&lines, "https://"),
-            http: listening(&lines, "http://"),
+            http: listening_if_any(&lines, "http://"),
             admin: listening(&lines, "admin http://"),
             process,
             setup,
@@ -94,7 +95,7 @@ impl Lockgate {
     }
 
     pub fn http(&self) -> SocketAddr {
-        self.http
+        self.http.expect("a listener for plain HTTP")
     }
 
     pub fn admin(&self) -> SocketAddr {
@@ -134,7 +135,7 @@ impl Lockgate {
 
     /// `curl URL`, brought to this proxy whatever the URL's host.
     pub fn curl(&self, url: &str) -> Curl {
-        let to = if url.starts_with("http://") { self.http } else { self.https };
+        let to = if url.starts_with("http://") { self.http() } else { self.https };
         Curl::new(url, to, &self.ca_file())
     }
 
@@ -271,7 +272,7 @@ impl Lockgate {
         self.process = launch(&self.setup, self.dir.path(), self.clock.as_ref(), self.disk.as_ref());
         let lines = self.process.lines();
         self.https = listening(&lines, "https://");
-        self.http = listening(&lines, "http://");
+        self.http = listening_if_any(&lines, "http://");
         self.admin = listening(&lines, "admin http://");
         self.stopped = false;
         self.metrics();
@@ -429,7 +430,11 @@ pub fn plain_get(to: SocketAddr, host: &str, path: &str) -> Answer {
 
 #[track_caller]
 fn listening(lines: &[String], what: &str) -> SocketAddr {
+    let address = listening_if_any(lines, what);
+    address.unwrap_or_else(|| panic!("no line \"listening on {what}\"; printed:\n{}", lines.join("\n")))
+}
+
+fn listening_if_any(lines: &[String], what: &str) -> Option<SocketAddr> {
     let begins = format!("listening on {what}");
-    let address = lines.iter().find_map(|line| line.split_once(&begins)?.1.split([' ', '/', '"']).next()?.parse().ok());
-    address.unwrap_or_else(|| panic!("no line {begins:?}; printed:\n{}", lines.join("\n")))
+    lines.iter().find_map(|line| line.split_once(&begins)?.1.split([' ', '/', '"']).next()?.parse().ok())
 }

@@ -51,7 +51,7 @@ pub use lockgate::{Lockgate, plain_get};
 pub use managed::{Authority, Managed};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
-pub use pebble::Pebble;
+pub use pebble::{Pebble, PebbleSetup};
 pub use pki::{Leaf, Pki, Presented};
 pub use process::{Output, Process, lockgate, program, run};
 pub use scripted::{Scripted, response};

@@ -222,10 +222,13 @@ impl Setup {
         self.pki.ca_file()
     }
 
-    /// Ports on which the origins listen.
+    /// Ports on which origins and authorities listen: connections to them are kept.
     pub(super) fn origin_ports(&self) -> Vec<u16> {
-        let ports = self.domains.iter().map(|domain| domain.origin.url.rsplit(':').next()?.parse().ok());
-        ports.flatten().collect()
+        let origins = self.domains.iter().map(|domain| domain.origin.url.as_str());
+        let lines = self.tables.iter().flat_map(|table| table.lines());
+        let directories = lines.filter_map(|line| line.strip_prefix("directory = '"));
+        let port = |url: &str| url.rsplit(':').next()?.split(['/', '\'']).next()?.parse().ok();
+        origins.chain(directories).filter_map(port).collect()
     }
 
     fn toml(&self, dir: &Path) -> String {

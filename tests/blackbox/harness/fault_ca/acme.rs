@@ -72,6 +72,7 @@ impl Ca {
         };
         self.nonces += 1;
         response.headers_mut().insert(NONCE, value(&format!("nonce-{}", self.nonces)));
+        response.headers_mut().insert(header::DATE, value(&self.http_date_in(0)));
         Reply::Whole(response)
     }
 
@@ -95,12 +96,14 @@ impl Ca {
         match retry_after {
             RetryAfter::Nothing => None,
             RetryAfter::Secs(secs) => Some(secs.to_string()),
-            RetryAfter::DateIn(secs) => {
-                let at = jiff::Timestamp::from_second(self.now()).expect("a date");
-                let at = at + std::time::Duration::from_secs(secs);
-                Some(at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
-            }
+            RetryAfter::DateIn(secs) => Some(self.http_date_in(secs)),
         }
+    }
+
+    /// IMF-fixdate (RFC 9110, section 5.6.7), so many seconds from now.
+    fn http_date_in(&self, secs: u64) -> String {
+        let at = jiff::Timestamp::from_second(self.now()).expect("a date") + std::time::Duration::from_secs(secs);
+        at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
 
     fn route(&mut self, seen: &Seen) -> Outcome {

@@ -1,0 +1,216 @@
+//! The certificates' database fails, or the process does: what is served goes on, and nothing is published that is not
+//! stored (RELIABILITY 19, 20).
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lockgate::store::inventory::{FILE, Inventory};
+use rstest::rstest;
+
+use crate::estate::*;
+use crate::harness::*;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Certificates stored for a name, as anybody sees them who reads beside the process.
+fn stored(gate: &Lockgate, name: &str) -> usize {
+    block_on(async {
+        let inventory = Inventory::open_to_read(&gate.data_dir()).await.unwrap().unwrap();
+        let found = inventory.certificates().await.unwrap();
+        inventory.close().await;
+        assert!(found.unusable.is_empty());
+        found.certificates.iter().filter(|it| it.certificate.subject.as_str() == name).count()
+    })
+}
+
+fn on_a_bad_disk(pki: &Pki, authority: &FaultCa) -> Setup {
+    authority.set_now(utc(NOON));
+    let setup = managed(pki, &[authority]).domain(SITE, Scripted::ok("hello")).uncertified().clock_stopped(NOON).disk();
+    setup.expect_error("journal").expect_error("lockgate.db").expect_error(FILE).expect_error("database")
+}
+
+#[rstest]
+#[case::full(Disk::full)]
+#[case::read_only(Disk::read_only)]
+#[case::broken(Disk::broken)]
+fn while_nothing_can_be_stored_nothing_is_published_and_it_recovers(#[case] fail: fn(&Disk)) {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let gate = on_a_bad_disk(&pki, &authority).start();
+    let own = await_own(&gate);
+    fail(gate.disk());
+    stop_at(&gate, &[&authority], utc(NOON) + 61 * DAY);
+    gate.await_log(&["issuance_failed", SITE, FILE]);
+    let asked = authority.requests().len();
+    stop_at(&gate, &[&authority], utc(NOON) + 61 * DAY + 60);
+    // SQLite is given time before it counts as failed.
+    let limit = Duration::from_secs(30);
+    eventually_within(limit, "another attempt", || (authority.requests().len() > asked).then_some(()));
+    assert_eq!((gate.leaf(SITE), gate.get(SITE).text(), issued(&authority)), (own.clone(), "hello".to_owned(), 1));
+    gate.disk().well();
+    eventually_within(limit, "the renewal", || {
+        gate.clock().advance(20);
+        (gate.leaf(SITE) != own).then_some(())
+    });
+    assert_eq!((stored(&gate, SITE), issued(&authority), authority.accounts()), (2, 2, 1));
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_makes_one_account_and_no_certificate() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let mut gate = on_a_bad_disk(&pki, &authority).expect_error("kept certificates").start();
+    let own = await_own(&gate);
+    gate.stop();
+    gate.disk().full();
+    gate.start_again();
+    assert_eq!(gate.get(SITE).text(), "hello");
+    gate.disk().well();
+    await_source(&gate, SITE, "own");
+    assert_eq!((gate.leaf(SITE), authority.orders().len()), (own, 1));
+}
+
+/// At every call that the disk can fail in the course of an issuance.
+#[test]
+fn one_call_that_fails_costs_no_certificate() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let gate = on_a_bad_disk(&pki, &authority).start();
+    let mut own = await_own(&gate);
+    let mut now = utc(NOON);
+    for n in (1..40).step_by(3) {
+        gate.disk().fail_nth(n, rustix::io::Errno::IO);
+        now += 61 * DAY;
+        stop_at(&gate, &[&authority], now);
+        let renewed = eventually("the renewal", || {
+            stop_at(&gate, &[&authority], now);
+            now += 20;
+            Some(gate.leaf(SITE))
+                .filter(|leaf| leaf.names == [SITE] && *leaf != own && leaf.not_before > own.not_before)
+                .filter(|_| source(&gate, SITE) == "own")
+        });
+        own = renewed;
+        gate.disk().well();
+    }
+    let issued = issued(&authority);
+    assert!((14..=28).contains(&issued), "{issued}");
+}
+
+#[test]
+fn a_disk_that_never_answers_does_not_hold_up_a_start() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let setup = managed(&pki, &[&authority]).domain(SITE, Scripted::ok("hello")).uncertified();
+    let mut gate = setup.expect_error(FILE).start();
+    let own = await_own(&gate);
+    gate.stop();
+    block_on(async {
+        use sqlx::Connection as _;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(gate.data_dir().join(FILE));
+        let mut holder = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").execute(&mut holder).await.unwrap();
+        let began = Instant::now();
+        gate.start_again();
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+        assert_eq!((gate.get(SITE).text(), source(&gate, SITE)), ("hello".to_owned(), "internal"));
+        holder.close().await.unwrap();
+    });
+    eventually_within(Duration::from_secs(20), "its own certificate", || (source(&gate, SITE) == "own").then_some(()));
+    assert_eq!((gate.leaf(SITE), authority.orders().len()), (own, 1));
+}
+
+#[test]
+fn a_file_that_was_deleted_costs_no_handshake_and_it_is_said() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let setup = managed(&pki, &[&authority]).domain(SITE, Scripted::ok("hello")).uncertified().clock_stopped(NOON);
+    authority.set_now(utc(NOON));
+    let mut gate = setup.expect_error(FILE).start();
+    let own = await_own(&gate);
+    for entry in fs::read_dir(gate.data_dir()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(FILE) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    stop_at(&gate, &[&authority], utc(NOON) + 61 * DAY);
+    let said_or_stored =
+        || (gate.count_log(&["issuance_failed", SITE, FILE]) > 0 || gate.leaf(SITE) != own).then_some(());
+    eventually("it is stored, or said", said_or_stored);
+    if gate.leaf(SITE) == own {
+        assert_eq!(issued(&authority), 1, "nothing is published that is not stored");
+    } else {
+        assert_eq!(stored(&gate, SITE), 1);
+    }
+    gate.stop();
+    gate.start_again();
+    await_source(&gate, SITE, "own");
+}
+
+#[test]
+#[ignore = "fails: of a database with one damaged leaf page, no certificate is carried over, and every attempt fails"]
+fn what_is_left_of_a_damaged_one_is_carried_over() {
+    let (pki, origin) = (Pki::new(), Scripted::ok("hello"));
+    let authority = FaultCa::start(&pki);
+    let names: Vec<_> = (0..12).map(|n| format!("n{n}.lockgate.test")).collect();
+    let setup =
+        names.iter().fold(managed(&pki, &[&authority]), |setup, name| setup.domain(name, &origin).uncertified());
+    let mut gate = setup.expect_error("damaged").expect_error("does not open").expect_error("cannot be used").start();
+    names.iter().for_each(|name| await_source(&gate, name, "own"));
+    let before: Vec<_> = names.iter().map(|name| gate.leaf(name)).collect();
+    gate.stop();
+    in_database(&gate, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let file = gate.data_dir().join(FILE);
+    let mut bytes = fs::read(&file).unwrap();
+    // One page in which a certificate's key is: its last one.
+    let pages = bytes.len() / 8192;
+    let page = (2..pages)
+        .rev()
+        .find(|page| bytes[page * 8192] == 13 && bytes[page * 8192..][..8192].windows(5).any(|it| it == b"n1.lo"))
+        .unwrap();
+    bytes[page * 8192..][..64].fill(0x5a);
+    fs::write(&file, bytes).unwrap();
+    gate.start_again();
+    gate.await_log(&["the inventory was damaged"]);
+    names.iter().for_each(|name| _ = gate.leaf(name));
+    names.iter().for_each(|name| await_source(&gate, name, "own"));
+    let same = names.iter().zip(&before).filter(|(name, before)| gate.leaf(name) == **before).count();
+    assert!((1..12).contains(&same), "{same} of 12 were carried over");
+    assert!(
+        fs::read_dir(gate.data_dir()).unwrap().flatten().any(|it| it.file_name().to_string_lossy().contains("damaged"))
+    );
+}
+
+#[test]
+fn killed_again_and_again_while_it_issues() {
+    let (pki, origin) = (Pki::new(), Scripted::ok("hello"));
+    let authority = FaultCa::start(&pki);
+    let names: Vec<_> = (0..6).map(|n| format!("n{n}.lockgate.test")).collect();
+    let setup =
+        names.iter().fold(managed(&pki, &[&authority]), |setup, name| setup.domain(name, &origin).uncertified());
+    let mut gate = setup.start();
+    for round in 0..8 {
+        // At another place of an issuance each time.
+        thread::sleep(Duration::from_millis(40 * round));
+        gate.kill();
+        gate.start_again();
+    }
+    names.iter().for_each(|name| await_source(&gate, name, "own"));
+    for name in &names {
+        assert_eq!(gate.leaf(name).names, std::slice::from_ref(name));
+        let orders = authority.orders().iter().filter(|order| order.names == std::slice::from_ref(name)).count();
+        let issued = authority
+            .orders()
+            .iter()
+            .filter(|order| order.is_issued && order.names == std::slice::from_ref(name))
+            .count();
+        assert!((1..=2).contains(&issued), "{issued} certificates, {orders} orders for {name}");
+        assert_eq!(stored(&gate, name), 1);
+    }
+    assert!(authority.accounts() <= 2, "{}", authority.accounts());
+    let output =
+        run(std::process::Command::new("sqlite3").arg(gate.data_dir().join(FILE)).arg("PRAGMA integrity_check"));
+    assert!(output.code != 0 || output.stdout.trim() == "ok", "{}", output.text());
+}

@@ -1,0 +1,167 @@
+//! A certificate held ready, and what happens in the second in which the domain's own expires (SPEC 5 and 10).
+
+use rstest::rstest;
+
+use crate::estate::*;
+use crate::harness::*;
+
+fn down() -> Fault {
+    Fault::unavailable(RetryAfter::Nothing)
+}
+
+fn guaranteed(gate: &Lockgate) -> i64 {
+    gate.metric(GUARANTEED, &DOMAIN).expect("a series for each domain") as i64
+}
+
+/// The authority is down for the whole last month; in the last week another one issues a standby.
+#[test]
+fn it_takes_over_in_the_second_of_expiry_without_a_failed_handshake() {
+    let pki = Pki::new();
+    let (first, second) = (FaultCa::start(&pki), FaultCa::start(&pki));
+    let both = [&first, &second];
+    both.iter().for_each(|authority| authority.set_now(utc(NOON)));
+    let setup = managed(&pki, &both).domain(SITE, Scripted::ok("")).uncertified();
+    let mut gate = setup.clock_stopped(NOON).start();
+    let own = await_own(&gate);
+    let end = own.not_after + 1;
+    assert_eq!((own.not_after, guaranteed(&gate)), (utc(NOON) + 90 * DAY, 90 * DAY + 1));
+
+    first.set(down());
+    for days in [30, 20, 8] {
+        let asked = first.requests().len();
+        stop_at(&gate, &both, end - days * DAY);
+        eventually("another attempt", || (first.requests().len() > asked).then_some(()));
+        gate.await_log(&["issuance_failed", SITE, "503"]);
+    }
+    let_it_look();
+    assert_eq!(second.orders(), [], "a standby is for the last week");
+    assert_eq!(guaranteed(&gate), 8 * DAY);
+    stop_at(&gate, &both, end - 7 * DAY);
+    gate.await_metric(GUARANTEED, &DOMAIN, (90 * DAY + 1) as f64);
+    assert_eq!((gate.leaf(SITE), issued(&second)), (own.clone(), 1));
+
+    gate.kill();
+    gate.clock().stop_at(&date(own.not_after));
+    gate.start_again();
+    await_source(&gate, SITE, "own");
+    let seen = under_load(&gate, &own, || gate.clock().flow_from(&date(own.not_after)));
+    let standby = gate.leaf(SITE);
+    assert!(seen.iter().all(|(_, _, leaf)| *leaf == own || *leaf == standby), "{seen:?}");
+    assert_eq!(standby.not_before, end - 7 * DAY, "the one that was kept");
+    await_source(&gate, SITE, "standby");
+    gate.await_metric(FALLBACK, &DOMAIN, 1.0);
+    gate.await_log(&["certificate_expired", SITE]);
+    gate.await_log(&["fallback_installed", SITE, "standby"]);
+
+    first.heal();
+    stop_at(&gate, &both, end + 2 * HOUR);
+    let renewed = await_other(&gate, &standby);
+    assert!((end + 2 * HOUR..end + 3 * HOUR).contains(&renewed.not_before), "{renewed:?}");
+    await_source(&gate, SITE, "own");
+    gate.await_log(&["fallback_ended", SITE]);
+    assert_eq!((issued(&first), issued(&second)), (2, 1));
+}
+
+#[test]
+fn with_everything_down_the_internal_authority_takes_over_in_that_second() {
+    let pki = Pki::new();
+    let (first, second) = (FaultCa::start(&pki), FaultCa::start(&pki));
+    let both = [&first, &second];
+    both.iter().for_each(|authority| authority.set_now(utc(NOON)));
+    let setup = managed(&pki, &both).domain(SITE, Scripted::ok("")).uncertified().clock_stopped(NOON).disk();
+    let setup = setup.expect_error("journal").expect_error("lockgate.db").expect_error("certificates.db");
+    let gate = setup.start();
+    let own = await_own(&gate);
+    both.iter().for_each(|authority| authority.set(down()));
+    let before = both.map(|authority| authority.requests().len());
+    gate.disk().read_only();
+    stop_at(&gate, &both, own.not_after - 3 * DAY);
+    eventually("attempts with both", || {
+        let asked = both.map(|authority| authority.requests().len());
+        asked.iter().zip(before).all(|(asked, before)| *asked > before).then_some(())
+    });
+    stop_at(&gate, &both, own.not_after);
+    let seen = under_load(&gate, &own, || gate.clock().flow_from(&date(own.not_after)));
+    assert!(seen.iter().all(|(_, _, leaf)| leaf.names == [SITE]), "{seen:?}");
+    await_source(&gate, SITE, "internal");
+    gate.await_log(&["fallback_installed", SITE, "internal"]);
+    assert_eq!(guaranteed(&gate), 0);
+    gate.disk().well();
+}
+
+/// Certificate files for nine days: a third of them is what a standby has.
+fn manual(pki: &Pki, authority: &FaultCa, own: &Leaf) -> Setup {
+    authority.set_now(utc(NOON));
+    managed(pki, &[authority]).domain(SITE, Scripted::ok("")).certificate(own).clock_stopped(NOON)
+}
+
+#[test]
+fn files_that_nobody_renews_get_company_and_a_new_file_wins_at_once() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let end = utc(NOON) + 9 * DAY;
+    let own = pki.issue(&[SITE]).from(NOON).until(&date(end - 1)).leaf();
+    let gate = manual(&pki, &authority, &own).start();
+    stop_at(&gate, &[&authority], end - 3 * DAY - 1);
+    let_it_look();
+    assert_eq!(authority.orders(), []);
+    assert_eq!(guaranteed(&gate), 3 * DAY + 1);
+    stop_at(&gate, &[&authority], end - 3 * DAY);
+    gate.await_metric(GUARANTEED, &DOMAIN, (90 * DAY + 1) as f64);
+    assert_eq!(gate.leaf(SITE), own);
+    stop_at(&gate, &[&authority], end - 1);
+    assert_eq!(gate.leaf(SITE), own);
+    stop_at(&gate, &[&authority], end);
+    let standby = gate.leaf(SITE);
+    assert_eq!(standby.not_before, end - 3 * DAY);
+    gate.await_log(&["fallback_installed", SITE, "standby"]);
+    assert_eq!(source(&gate, SITE), "standby");
+
+    let fresh = pki.issue(&[SITE]).from(NOON).until(&date(end + 30 * DAY)).leaf();
+    own.replace_with(&fresh);
+    eventually("the new file serves", || (gate.leaf(SITE) == fresh).then_some(()));
+    gate.await_log(&["fallback_ended", SITE]);
+    assert_eq!(authority.orders().len(), 1);
+}
+
+#[test]
+fn files_that_are_renewed_in_time_need_none() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let end = utc(NOON) + 9 * DAY;
+    let own = pki.issue(&[SITE]).from(NOON).until(&date(end - 1)).leaf();
+    let gate = manual(&pki, &authority, &own).start();
+    let fresh = pki.issue(&[SITE]).from(NOON).until(&date(end + 30 * DAY)).leaf();
+    own.replace_with(&fresh);
+    eventually("the new file serves", || (gate.leaf(SITE) == fresh).then_some(()));
+    for at in [end - 3 * DAY, end] {
+        stop_at(&gate, &[&authority], at);
+        let_it_look();
+    }
+    assert_eq!((gate.leaf(SITE) == fresh, authority.orders()), (true, Vec::new()));
+}
+
+/// What comes from the authority does not work, and is found out before the day on which it is needed.
+#[rstest]
+#[case::another_key(Fault::wrong_key())]
+#[case::a_broken_chain(Fault::broken_chain())]
+#[case::other_names(Fault::wrong_names(&["other.lockgate.test"]))]
+#[case::expired(Fault::expired())]
+fn one_that_does_not_work_is_none(#[case] fault: Fault) {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let end = utc(NOON) + 9 * DAY;
+    let own = pki.issue(&[SITE]).from(NOON).until(&date(end - 1)).leaf();
+    authority.set(fault);
+    let gate = manual(&pki, &authority, &own).start();
+    stop_at(&gate, &[&authority], end - DAY);
+    gate.await_log(&["issuance_failed", SITE]);
+    assert_eq!(guaranteed(&gate), DAY);
+    stop_at(&gate, &[&authority], end);
+    let internal = gate.leaf(SITE);
+    assert_eq!((source(&gate, SITE), guaranteed(&gate), &internal.names[..]), ("internal", 0, &[SITE.to_owned()][..]));
+    authority.heal();
+    stop_at(&gate, &[&authority], end + HOUR);
+    gate.await_metric(GUARANTEED, &DOMAIN, (90 * DAY + 1) as f64);
+    assert_eq!((source(&gate, SITE), gate.leaf(SITE).not_before), ("standby", end + HOUR));
+}
