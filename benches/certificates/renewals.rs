@@ -8,6 +8,7 @@ use lockgate::certificate::prove;
 use lockgate::clock::{self, Clock};
 use lockgate::control::{Blueprint, Control};
 use lockgate::issuer::InternalCa;
+use lockgate::on_demand::Doorbell;
 use lockgate::proxy::worker::{self, Channels};
 use lockgate::proxy::{Counters, Order, Protocol, Shared};
 use lockgate::site::{OriginSpec, SiteSpec};
@@ -77,7 +78,7 @@ fn renew(runtime: &Runtime, custody: &Arc<Custody>, control: &mut Control, live:
     let each_second = RENEWALS / TIME.as_secs() as usize;
     for (i, new) in renewed.into_iter().enumerate() {
         runtime.block_on(tick.tick());
-        prove(&custody.closed(&new), &[new.subject.clone()], new.at).unwrap();
+        prove(&custody.closed(&new), std::slice::from_ref(&new.subject), new.at).unwrap();
         let id = runtime.block_on(custody.inventory().unwrap().keep(&new)).unwrap();
         let stored = StoredCertificate { id, certificate: new, revoked_at: None, ari: None };
         control.take_in(custody.kept(stored).into_iter().collect());
@@ -90,7 +91,7 @@ fn renew(runtime: &Runtime, custody: &Arc<Custody>, control: &mut Control, live:
 /// One worker; its address.
 fn listen(live: &Arc<Live>) -> SocketAddr {
     let counters = Arc::new(Counters::register(&prometheus::Registry::new()).unwrap());
-    let shared = Shared::new(Arc::clone(live), Arc::new(Clock::default()), counters, 1000).unwrap();
+    let shared = Shared::new(Arc::clone(live), Arc::new(Clock::default()), counters, Doorbell::new().0, 1000).unwrap();
     let (tell, orders) = mpsc::unbounded_channel();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -453,7 +453,7 @@ impl Issuing {
             return self.tell(&task, &answer(&outcome));
         }
         let result = if outcome.is_ok() { "issued" } else { "failed" };
-        self.metrics.orders.with_label_values(&[&*authority.name, result]).inc();
+        let counted = self.metrics.orders.with_label_values(&[&*authority.name, result]);
         match &outcome {
             Ok(_) => {
                 let askers = self.askers.remove(&task).into_iter().flatten();
@@ -484,6 +484,8 @@ impl Issuing {
                 }
             }
         }
+        // Last: whoever sees it may rely on what is kept.
+        counted.inc();
     }
 
     async fn failed(&mut self, task: &Task, authority: &Authority, failure: Failure, now: UnixTime) {
@@ -530,7 +532,9 @@ impl Issuing {
             }
             // What is under way there still is gone on with.
             if let Ok(orders) = inventory.orders().await {
-                let mine = |(_, order): &(OrderId, Order)| order.subject == task.subject && order.role == task.role;
+                let mine = |(_, order): &(OrderId, Order)| {
+                    order.subject == task.subject && order.role == task.role && !order.url.is_empty()
+                };
                 self.orders.extend(orders.into_iter().find(mine).map(|order| (task.clone(), order)));
             }
         }

@@ -74,12 +74,12 @@ fn with_everything_down_the_internal_authority_takes_over_in_that_second() {
     let own = await_own(&gate);
     both.iter().for_each(|authority| authority.set(down()));
     let before = both.map(|authority| authority.requests().len());
-    gate.disk().read_only();
     stop_at(&gate, &both, own.not_after - 3 * DAY);
     eventually("attempts with both", || {
         let asked = both.map(|authority| authority.requests().len());
         asked.iter().zip(before).all(|(asked, before)| *asked > before).then_some(())
     });
+    gate.disk().read_only();
     stop_at(&gate, &both, own.not_after);
     let seen = under_load(&gate, &own, || gate.clock().flow_from(&date(own.not_after)));
     assert!(seen.iter().all(|(_, _, leaf)| leaf.names == [SITE]), "{seen:?}");

@@ -77,14 +77,14 @@ fn domains_for_which_nothing_is_ordered() {
 
 #[test]
 fn wildcards_without_dns() {
-    let text = named("*.a.example", "") + &named("*.b.example", "acme = { key = \"p384\" }");
+    let text = named("*.a.example.com", "") + &named("*.b.example.com", "acme = { key = \"p384\" }");
     let group = "[[certificate]]\nnames = [\"c.example\", \"*.c.example\"]\n";
     assert_snapshot!(notes(&format!("{AGREED}{text}{group}")), @r#"
-    note: no certificate can be ordered for 2 wildcards without `[acme.dns]`: *.a.example, *.b.example
+    note: no certificate can be ordered for 2 wildcards without `[acme.dns]`: *.a.example.com, *.b.example.com
      --> lockgate.toml:4:8
       |
-    4 | name = "*.a.example"
-      |        ^^^^^^^^^^^^^
+    4 | name = "*.a.example.com"
+      |        ^^^^^^^^^^^^^^^^^
       |
       = help: write `[acme.dns]` with a `provider` that sets TXT records
 
@@ -109,14 +109,28 @@ fn challenges_that_are_inherited_and_do_not_fit() {
       |
       = help: write another `challenge` in its `[domain.acme]`, or `acme = false`
     "#);
-    assert_snapshot!(notes(&format!("{AGREED}challenge = \"dns-01\"\n{DNS}{}", named("192.0.2.1", ""))), @r#"
-    note: `dns-01` cannot prove control over `192.0.2.1`: an address has no TXT record
+    assert_snapshot!(notes(&format!("{AGREED}challenge = \"dns-01\"\n{DNS}{}", named("1.1.1.1", "acme = { profile = \"shortlived\" }"))), @r#"
+    note: `dns-01` cannot prove control over `1.1.1.1`: an address has no TXT record
      --> lockgate.toml:6:8
       |
-    6 | name = "192.0.2.1"
-      |        ^^^^^^^^^^^
+    6 | name = "1.1.1.1"
+      |        ^^^^^^^^^
       |
       = help: write another `challenge` in its `[domain.acme]`, or `acme = false`
+    "#);
+}
+
+#[test]
+fn names_that_nobody_issues_for() {
+    let text = named("shop.internal", "") + &named("127.0.0.1", "") + &domain("");
+    assert_snapshot!(notes(&format!("{AGREED}{text}")), @r#"
+    note: no CA that is named here issues for shop.internal, 127.0.0.1
+     --> lockgate.toml:4:8
+      |
+    4 | name = "shop.internal"
+      |        ^^^^^^^^^^^^^^^
+      |
+      = help: write a `[[acme.ca]]` that does: for names and addresses that exist only in private one of your own, with its `ca_file`; for public addresses one with a `profile`; or write `acme = false`
     "#);
 }
 

@@ -23,8 +23,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// Refusals further apart than this have nothing to do with each other.
 const IN_A_ROW: Duration = Duration::from_secs(15 * 60);
-/// How long an authority that could not be entered is not tried again: a thousand names are due at once.
-const FAILED_FOR: Duration = Duration::from_secs(5);
 
 /// The authorities that were entered.
 pub struct Accounts {
@@ -97,7 +95,7 @@ impl Accounts {
         }
         if let Some((at, as_configured, failure)) = &slot.failed
             && as_configured == authority
-            && (*at > came_at || at.elapsed() < FAILED_FOR)
+            && *at > came_at
         {
             return Err(failure.clone());
         }

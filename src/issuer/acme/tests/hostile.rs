@@ -297,7 +297,7 @@ fn replaceable() -> (CertificateDer<'static>, String) {
 #[case::backwards(but(json!({"suggestedWindow": {"start": "2030-01-02T00:00:00Z", "end": "2030-01-01T00:00:00Z"}})), Err(Nonsense))]
 #[case::no_date(but(json!({"suggestedWindow": {"start": "soon", "end": "later"}})), Err(Nonsense))]
 #[case::garbage(says(200, "<html>"), Err(Nonsense))]
-#[case::unknown(problem(404, "malformed", "no such certificate"), Err(Refused))]
+#[case::refused(problem(400, "malformed", "no such certificate"), Err(Refused))]
 #[case::trouble(says(503, "<html>"), Err(Unreachable))]
 #[tokio::test]
 async fn the_authority_says_when_to_renew(#[case] reply: Reply, #[case] expected: Result<u64, ErrorKind>) {
@@ -310,6 +310,14 @@ async fn the_authority_says_when_to_renew(#[case] reply: Reply, #[case] expected
     // One that does not name its issuer's key has no renewal information.
     let plain = issued::chain(pair(&["www.example.com"]).pem().cert.as_bytes()).unwrap();
     assert_eq!(account.renewal_window(&plain[0]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn renewal_information_that_is_not_there_is_none() {
+    let (leaf, path) = replaceable();
+    let fake = Fake::start(&[(path.as_str(), &[problem(404, "malformed", "no such certificate")])]).await;
+    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await.unwrap();
+    assert_eq!(account.renewal_window(&leaf).await.unwrap(), None);
 }
 
 #[tokio::test]
