@@ -4,8 +4,10 @@
 //! issued is published. Orders themselves run beside it.
 
 mod accounts;
+mod asking;
 mod due;
 mod order;
+mod outcome;
 mod proving;
 mod queue;
 mod renewal_info;
@@ -17,18 +19,16 @@ use std::time::Duration;
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::alerts::Alerts;
 use super::custody::{Contents, Custody};
 use super::on_demand::{Admission, Asker};
-use crate::alert::{Alert, AlertKind};
 use crate::certificate::key_changes;
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
-use crate::control::{AskIssuing, Control, Kept, Ordered, WantedCertificate};
-use crate::issuance::backoff::next_attempt;
+use crate::control::{AskIssuing, Control, Kept, Ordered};
 use crate::issuance::subject::{Subject, authorities_for};
 use crate::issuance::{Acme, Authority, MAX_ORDERS};
 use crate::name::DomainName;
@@ -48,17 +48,9 @@ use strangers::Strangers;
 const TICK: Duration = Duration::from_millis(250);
 /// Orders started per tick: a thousand names that are due at once do not shake hands all at once.
 const STARTS_PER_TICK: usize = 4;
-/// When what failed for trouble of our own is tried again.
-const AFTER_OWN_TROUBLE_SECS: i64 = 60;
-/// How long a certificate that was replaced is kept after it has expired.
-const KEPT_SECS: i64 = 7 * 86_400;
-/// Certificates given up per tick at most.
-const GIVEN_UP_PER_TICK: usize = 100;
 /// Ticks between two looks at what may be given up: a hundred thousand names that live for six days replace more than
 /// a thousand an hour.
 const TICKS_PER_CLEANING: u32 = 4 * 60;
-/// The longest that an authority is left alone with a task because it asked for that.
-const HELD_OFF_MAX_SECS: i64 = 7 * 86_400;
 
 /// The loop and what it knows.
 pub struct Issuing {
@@ -417,242 +409,6 @@ impl Issuing {
             (job, outcome)
         });
         self.handles.insert(handle.id(), task);
-    }
-
-    /// An order of ours is over, and its names are free.
-    fn is_over(&mut self, task: &Task, now: UnixTime) {
-        self.under_way.remove(task);
-        for task in std::mem::take(&mut self.held_back) {
-            if self.subjects.contains_key(&task.subject) || self.once.contains_key(&task) {
-                self.queue.plan(&task, Some(now));
-            }
-        }
-    }
-
-    /// What should not happen to an order costs that order.
-    fn broke_off(&mut self, error: &JoinError) {
-        tracing::error!("an order ended in an internal error: {error}");
-        let Some(task) = self.handles.remove(&error.id()) else { return };
-        let now = self.workshop.clock.read().now;
-        self.is_over(&task, now);
-        let next_at = next_attempt(1, now, now, None, jitter(&task));
-        self.queue.plan(&task, self.subjects.contains_key(&task.subject).then_some(next_at));
-        self.strangers.leave(&task);
-        self.tell(&task, &Ordered::refused("an internal error: see the log".to_owned()));
-    }
-
-    async fn finished(&mut self, job: Job, outcome: Result<Arc<Kept>, Failure>) {
-        let now = self.workshop.clock.read().now;
-        let Job { task, authority, .. } = job;
-        self.is_over(&task, now);
-        if let Err(failure) = &outcome
-            && failure.is_withdrawn
-        {
-            tracing::info!(domain = %task.subject, "not approved any more: it is not renewed");
-            self.strangers.refuse(&task.subject);
-            return self.tell(&task, &answer(&outcome));
-        }
-        let result = if outcome.is_ok() { "issued" } else { "failed" };
-        let counted = self.metrics.orders.with_label_values(&[&*authority.name, result]);
-        match &outcome {
-            Ok(_) => {
-                let askers = self.askers.remove(&task).into_iter().flatten();
-                self.told_when_published.extend(askers.map(|asker| (asker, answer(&outcome))));
-            }
-            Err(_) => self.tell(&task, &answer(&outcome)),
-        }
-        match outcome {
-            Ok(kept) => {
-                self.attempts.remove(&task);
-                self.held_off.retain(|(held_off, _), _| *held_off != task);
-                let (issuer, end) = (kept.certificate.issuer().to_owned(), kept.certificate.not_after());
-                let role = if task.role == Role::Standby { "a standby" } else { "a certificate" };
-                self.raise(
-                    AlertKind::CertificateIssued,
-                    &task,
-                    now,
-                    format!("{role} was issued by {issuer}, valid until {end}"),
-                );
-                self.strangers.leave(&task);
-                self.fresh.push(kept);
-                self.publish(now);
-            }
-            Err(failure) => {
-                self.failed(&task, &authority, failure, now).await;
-                if self.strangers.leave(&task) {
-                    self.forget_old_failures(&task).await;
-                }
-            }
-        }
-        // Last: whoever sees it may rely on what is kept.
-        counted.inc();
-    }
-
-    async fn failed(&mut self, task: &Task, authority: &Authority, failure: Failure, now: UnixTime) {
-        if failure.is_rate_limit {
-            let pause = failure.retry_after.unwrap_or(Duration::from_secs(60));
-            self.workshop.accounts.note_refusal(authority, &task.subject, pause, now);
-        }
-        self.metrics.failures.with_label_values(&[&*authority.name, failure.reason]).inc();
-        // Trouble of our own, a full disk perhaps, is no authority's fault, and may be over any minute.
-        let is_ours = failure.ca.is_empty();
-        let before = self.attempts.get(task).filter(|attempts| attempts.last_at <= now);
-        let failures = before.map_or(0, |attempts| attempts.failures).saturating_add(u32::from(!is_ours));
-        let first_at = before.map_or(now, |attempts| attempts.first_at);
-        let retry_after =
-            failure.retry_after.map(|after| now.plus_secs(i64::try_from(after.as_secs()).unwrap_or(i64::MAX)));
-        // Whoever asked to be left alone is; another authority need not be.
-        let is_alone = self.acme.as_ref().is_none_or(|acme| acme.authorities.len() < 2);
-        if let Some(until) = retry_after {
-            let until = until.min(now.plus_secs(HELD_OFF_MAX_SECS));
-            self.held_off.insert((task.clone(), authority.directory.clone()), until);
-        }
-        let next_at = match is_ours {
-            true => now.plus_secs(AFTER_OWN_TROUBLE_SECS),
-            false => next_attempt(failures, first_at, now, retry_after.filter(|_| is_alone), jitter(task)),
-        };
-        let attempts = Attempts {
-            subject: task.subject.clone(),
-            role: task.role,
-            failures,
-            first_at,
-            last_at: now,
-            next_at,
-            ca: failure.ca.clone(),
-            problem: failure.problem.clone(),
-            advice: failure.advice.clone(),
-        };
-        let Failure { problem, advice, .. } = &failure;
-        let advice = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
-        let detail = format!("{}: {problem}.{advice} Next attempt at {next_at}", authority.name);
-        self.raise(AlertKind::IssuanceFailed, task, now, detail);
-        if let Ok(inventory) = self.workshop.custody.inventory() {
-            if let Err(error) = inventory.note_attempts(&attempts).await {
-                tracing::warn!("what failed cannot be noted: {error}");
-            }
-            // What is under way there still is gone on with.
-            if let Ok(orders) = inventory.orders().await {
-                let mine = |(_, order): &(OrderId, Order)| {
-                    order.subject == task.subject && order.role == task.role && !order.url.is_empty()
-                };
-                self.orders.extend(orders.into_iter().find(mine).map(|order| (task.clone(), order)));
-            }
-        }
-        self.attempts.insert(task.clone(), attempts);
-        // What is wanted may be another by now; and if nobody can tell at this moment, it is tried again.
-        let control = Arc::clone(&self.control);
-        match try_lock(&control) {
-            Some(control) if self.subjects.contains_key(&task.subject) => self.plan(&control, &task.subject, now),
-            _ => self.queue.plan(task, self.subjects.contains_key(&task.subject).then_some(next_at)),
-        }
-    }
-
-    /// Brings what was issued into the world.
-    fn publish(&mut self, now: UnixTime) {
-        if self.fresh.is_empty() {
-            return;
-        }
-        let control = Arc::clone(&self.control);
-        let Some(mut control) = try_lock(&control) else { return };
-        let fresh = std::mem::take(&mut self.fresh);
-        let subjects: HashSet<DomainName> = fresh.iter().map(|kept| kept.subject.clone()).collect();
-        control.take_in(fresh);
-        for (asker, ordered) in self.told_when_published.drain(..) {
-            _ = asker.send(ordered);
-        }
-        for subject in &subjects {
-            self.adopt_alias(&control, subject);
-        }
-        for subject in subjects {
-            self.plan(&control, &subject, now);
-        }
-    }
-
-    /// Forgets what expired long ago and was replaced.
-    async fn give_up_what_is_old(&mut self, now: UnixTime) {
-        let Ok(inventory) = self.workshop.custody.inventory() else { return };
-        let control = Arc::clone(&self.control);
-        let old: Vec<CertificateId> = {
-            let Some(control) = try_lock(&control) else { return };
-            let is_old = |kept: &&Arc<Kept>| {
-                let newest = control.kept().newest(&kept.subject, kept.role);
-                let is_replaced = newest.is_some_and(|it| it.id != kept.id);
-                kept.certificate.not_after().secs() < now.secs() - KEPT_SECS && (is_replaced || kept.is_on_demand)
-            };
-            control.kept().all().filter(is_old).map(|kept| kept.id).take(GIVEN_UP_PER_TICK).collect()
-        };
-        for id in &old {
-            if inventory.remove(*id).await.is_err() {
-                return;
-            }
-        }
-        if !old.is_empty() {
-            let mut control = lock(&control);
-            control.give_up(&old);
-            self.forget_gone_aliases(&control);
-        }
-    }
-
-    fn asked(&mut self, wanted: &WantedCertificate, reply: oneshot::Sender<Ordered>) {
-        match self.begin_what_is_asked(wanted) {
-            Ok(task) => self.askers.entry(task).or_default().push(reply),
-            Err(why) => _ = reply.send(Ordered::refused(why)),
-        }
-    }
-
-    /// Plans what somebody wants for now. What the operator did not configure is ordered once.
-    fn begin_what_is_asked(&mut self, wanted: &WantedCertificate) -> Result<Task, String> {
-        if !self.is_open {
-            return Err("the inventory is not open yet: try again in a moment".to_owned());
-        }
-        if !self.workshop.custody.vault().is_open() {
-            return Err("the vault is locked: see `lockgate vault status`".to_owned());
-        }
-        let acme = self.acme.clone().filter(|acme| acme.agreed_to_terms);
-        let acme = acme.ok_or("nothing is ordered without `agree_to_terms = true` in `[acme]`")?;
-        let parse = |name: &String| DomainName::parse(name).map_err(|error| format!("{name}: {error}"));
-        let names: Vec<DomainName> = wanted.names.iter().map(parse).collect::<Result<_, _>>()?;
-        let first = names.first().cloned().ok_or("no name")?;
-        let task = Task { subject: first.clone(), role: Role::Own };
-        let is_configured = names.len() == 1 && self.subjects.get(&first).is_some_and(|subject| !subject.is_manual);
-        if !is_configured && !self.under_way.contains_key(&task) {
-            let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.tenant.clone());
-            let method = Arc::new(acme.method.clone());
-            let subject = Subject { names, optional: Vec::new(), tenant, method, is_manual: false };
-            self.once.insert(task.clone(), Arc::new(subject));
-        }
-        if !self.under_way.contains_key(&task) {
-            self.queue.plan(&task, Some(UnixTime::from_secs(0)));
-        }
-        Ok(task)
-    }
-
-    fn raise(&self, kind: AlertKind, task: &Task, at: UnixTime, detail: String) {
-        // Nothing is counted by a name that a client brought.
-        let (domain, detail) = match self.strangers.site_of(task) {
-            Some(site) => (site.shared(), format!("{}: {detail}", task.subject)),
-            None => (task.subject.shared(), detail),
-        };
-        self.alerts.raise(&Alert { kind, domain, at, detail });
-    }
-}
-
-/// What became of an order, for whoever asked for it.
-fn answer(outcome: &Result<Arc<Kept>, Failure>) -> Ordered {
-    match outcome {
-        Ok(kept) => {
-            let (issuer, end) = (kept.certificate.issuer(), kept.certificate.not_after());
-            Ordered {
-                ok: true,
-                id: Some(kept.id.0),
-                message: format!("issued by {issuer}, valid until {end}"),
-                advice: None,
-            }
-        }
-        Err(failure) => {
-            let advice = Some(failure.advice.clone()).filter(|advice| !advice.is_empty());
-            Ordered { advice, ..Ordered::refused(failure.problem.clone()) }
-        }
     }
 }
 

@@ -59,6 +59,11 @@ impl Strangers {
         self.first.remove(task).is_some()
     }
 
+    /// Whether it is a first order that waits, or is under way.
+    pub(super) fn is_first(&self, task: &Task) -> bool {
+        self.first.contains_key(task)
+    }
+
     /// Whether it was not approved again.
     pub(super) fn is_refused(&self, name: &DomainName) -> bool {
         self.refused.contains(name)
