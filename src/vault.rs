@@ -274,6 +274,10 @@ impl OpensKeys for Vault {
     fn open_key(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         self.open(sealed, context).ok()
     }
+
+    fn is_open(&self) -> bool {
+        Vault::is_open(self)
+    }
 }
 
 impl fmt::Debug for Vault {

@@ -11,6 +11,11 @@ use zeroize::Zeroizing;
 pub trait OpensKeys: Send + Sync {
     /// The key, PKCS#8 DER, that was sealed for `context`. `None`: it does not open (now).
     fn open_key(&self, sealed: &[u8], context: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
+
+    /// Whether it opens anything at all now.
+    fn is_open(&self) -> bool {
+        true
+    }
 }
 
 /// The keys that are open: at most so many, and of those that were not used for a while the next is closed when one more
@@ -20,6 +25,8 @@ pub trait OpensKeys: Send + Sync {
 pub struct OpenedKeys {
     vault: Arc<dyn OpensKeys>,
     max: usize,
+    /// Whether the vault opened nothing when it was last looked at: then no certificate here can serve.
+    is_locked: AtomicBool,
     /// Which state of the vault this is: what did not open is not tried again in the same. Begins at 1.
     generation: AtomicU64,
     ring: Mutex<Ring>,
@@ -61,7 +68,8 @@ pub(super) fn note_change() {
 impl OpenedKeys {
     /// Room for `max` open keys (at least one) of `vault`.
     pub fn new(vault: Arc<dyn OpensKeys>, max: usize) -> Arc<Self> {
-        Arc::new(Self { vault, max: max.max(1), generation: AtomicU64::new(1), ring: Mutex::default() })
+        let is_locked = AtomicBool::new(!vault.is_open());
+        Arc::new(Self { vault, max: max.max(1), is_locked, generation: AtomicU64::new(1), ring: Mutex::default() })
     }
 
     /// How many are open. Looks at every one.
@@ -79,6 +87,7 @@ impl OpenedKeys {
     pub fn close_all(&self) {
         let mut ring = self.ring();
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.is_locked.store(!self.vault.is_open(), Ordering::Release);
         ring.cells.drain(..).filter_map(|cell| cell.upgrade()).for_each(|cell| cell.key.store(None));
         ring.hand = 0;
         note_change();
@@ -116,6 +125,11 @@ impl OpenedKeys {
         };
         self.keep(cell, &key, generation);
         Some(key)
+    }
+
+    /// Whether none opens, as the vault is now.
+    pub(super) fn is_locked(&self) -> bool {
+        self.is_locked.load(Ordering::Acquire)
     }
 
     /// Whether it is known not to open, as the vault is now.

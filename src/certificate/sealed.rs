@@ -46,7 +46,7 @@ impl Sealed {
 
     /// Whether the key is known not to open, as the vault is now.
     pub(super) fn is_known_broken(&self) -> bool {
-        self.cell.get().is_some_and(|cell| self.keys.is_broken(cell))
+        self.keys.is_locked() || self.cell.get().is_some_and(|cell| self.keys.is_broken(cell))
     }
 
     /// What was stored is believed only now, when it is about to be served.
