@@ -144,6 +144,7 @@ struct Server {
 impl Server {
     async fn start(loaded: Loaded, log: logging::Handle) -> Result<Self, StartError> {
         let config = loaded.config.clone();
+        house::forbid_core_dumps();
         let house = House::enter(&config.data_dir)?;
         let beginning = Beginning::begin(&config.data_dir, clock::now());
         let file_limit = house::raise_file_limit();

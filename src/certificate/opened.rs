@@ -21,7 +21,7 @@ pub trait OpensKeys: Send + Sync {
 /// The keys that are open: at most so many, and of those that were not used for a while the next is closed when one more
 /// is opened (second chance, also known as CLOCK).
 ///
-/// A handshake whose key is open comes no further than its [`Cell`]: the lock here is for those that open one.
+/// A handshake whose key is open comes no further than its cell: the lock here is for those that open one.
 pub struct OpenedKeys {
     vault: Arc<dyn OpensKeys>,
     max: usize,

@@ -105,6 +105,14 @@ pub fn control_socket(data_dir: &Path) -> PathBuf {
     data_dir.join("control.sock")
 }
 
+/// No core dumps: one would hold every key that is open, and lie on a disk.
+pub fn forbid_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: getrlimit(Resource::Core).maximum };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!("core dumps cannot be forbidden: {error}");
+    }
+}
+
 /// Takes as many file descriptors as the machine gives. Returns how many that is.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);

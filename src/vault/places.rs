@@ -37,7 +37,7 @@ pub enum SecretFault {
     /// A directory, a socket, a device.
     #[error("is not a regular file: name one that holds the secret and nothing else")]
     NotAFile,
-    /// More than [`MAX_SECRET_BYTES`].
+    /// More than 64 KiB.
     #[error("has more than {MAX_SECRET_BYTES} octets: it must hold the secret and nothing else")]
     TooLarge,
     /// Nothing, or nothing but white space.

@@ -176,3 +176,12 @@ fn the_internal_authority_outlives_the_process_and_is_not_lost_to_a_locked_vault
     assert!(is_unlocked(&gate));
     assert_ne!(issuer(&gate, SITE), root);
 }
+
+#[test]
+fn no_core_dump_holds_a_key() {
+    let pki = Pki::new();
+    let gate = Lockgate::under(&pki).domain(SITE, Scripted::ok("")).start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gate.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+}
