@@ -135,10 +135,6 @@ impl Issuing {
             problem: failure.problem.clone(),
             advice: failure.advice.clone(),
         };
-        let Failure { problem, advice, .. } = &failure;
-        let advice = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
-        let detail = format!("{}: {problem}.{advice} Next attempt at {next_at}", authority.name);
-        self.raise(AlertKind::IssuanceFailed, task, now, detail);
         if let Ok(inventory) = self.workshop.custody.inventory() {
             if let Err(error) = inventory.note_attempts(&attempts).await {
                 tracing::warn!("what failed cannot be noted: {error}");
@@ -151,6 +147,11 @@ impl Issuing {
                 self.orders.extend(orders.into_iter().find(mine).map(|order| (task.clone(), order)));
             }
         }
+        // Told when it is kept: whoever hears of it may end the process.
+        let Failure { problem, advice, .. } = &failure;
+        let advice = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
+        let detail = format!("{}: {problem}.{advice} Next attempt at {next_at}", authority.name);
+        self.raise(AlertKind::IssuanceFailed, task, now, detail);
         self.attempts.insert(task.clone(), attempts);
         // What is wanted may be another by now; and if nobody can tell at this moment, it is tried again.
         let control = Arc::clone(&self.control);
