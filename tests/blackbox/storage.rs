@@ -211,7 +211,7 @@ fn a_file_system_that_fills_up_costs_nothing() {
 fn a_start_on_a_read_only_file_system_serves_and_stores_later() {
     let Some(disk) = SmallDisk::mount() else { return };
     let data_dir = disk.path("data");
-    let mut gate = disk.serving().expect_error("control.sock").start();
+    let mut gate = disk.serving().expect_error("control.sock").expect_error("certificates.db").start();
     fill_bucket(&gate, SITE, 150);
     await_stored(&data_dir, &[150]);
     gate.stop();
