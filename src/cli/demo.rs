@@ -3,11 +3,11 @@
 mod authority;
 
 use std::convert::Infallible;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -80,7 +80,9 @@ impl Demo {
         aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system has no randomness".to_owned())?;
         let files = [(&vault_key, hex::encode(key)), (&config, self.configuration(dir, origin, authority.as_ref()))];
         for (file, text) in files {
-            fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+            let written = made.and_then(|mut made| made.write_all(text.as_bytes()));
+            written.map_err(|error| format!("{}: {error}", file.display()))?;
         }
         let introduce = |listening: &Listening| match &authority {
             None => introduce(listening, dir, origin),

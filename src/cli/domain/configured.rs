@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::certificate::{Certificate, OpenedKeys, PairPaths};
+use zeroize::Zeroizing;
+
+use crate::certificate::{Certificate, OpenedKeys, OpensKeys, PairPaths};
 use crate::checkup::{Authority, Broken, Certificates, Failed, Serving};
 use crate::clock::UnixTime;
 use crate::config::{self, Config};
@@ -14,7 +16,6 @@ use crate::site::SiteSpec;
 use crate::snapshot::Live;
 use crate::store::StoreError;
 use crate::store::inventory::{Attempts, Inventory, Provenance, Role, StoredCertificate};
-use crate::vault::Vault;
 
 /// Keys that are open at once: none is, without the vault's own.
 const MAX_OPENED_KEYS: usize = 1;
@@ -176,10 +177,19 @@ async fn read(config: &Config) -> Result<Contents, StoreError> {
     Ok(contents)
 }
 
+/// The running process's vault: whether it opens is `lockgate vault status`'s to say, and no key is needed here.
+struct ElsewhereOpen;
+
+impl OpensKeys for ElsewhereOpen {
+    fn open_key(&self, _sealed: &[u8], _context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        None
+    }
+}
+
 /// One of the inventory, whose key stays closed. `None`: it was revoked.
 fn closed(stored: StoredCertificate) -> Option<Arc<Kept>> {
     let StoredCertificate { id, certificate: new, revoked_at: None, ari } = stored else { return None };
-    let keys = OpenedKeys::new(Arc::new(Vault::locked()), MAX_OPENED_KEYS);
+    let keys = OpenedKeys::new(Arc::new(ElsewhereOpen), MAX_OPENED_KEYS);
     let certificate = Arc::new(Certificate::sealed(new.facts, new.chain, new.sealed_key, keys));
     let (subject, tenant, role) = (new.subject, new.tenant, new.role);
     Some(Arc::new(Kept {
