@@ -1,6 +1,6 @@
 //! Certificates that look after themselves: what the operator writes, and what comes of it.
 
-use crate::harness::{FaultCa, Lockgate, Managed, Nginx, Pki, Setup, eventually, utc};
+use crate::harness::{FaultCa, Lockgate, Managed, Nginx, Pki, Setup, eventually, lockgate, utc};
 
 const SITE: &str = "shop.lockgate.test";
 const NOON: &str = "2027-06-01 12:00:00";
@@ -32,6 +32,11 @@ fn two_lines_and_a_domain_is_on_https() {
     let (orders, leaf) = (authority.orders(), gate.leaf(SITE));
     assert_eq!((orders, leaf.names.as_slice()), (1, &[SITE.to_owned()][..]));
     assert_eq!(gate.metric("lockgate_alerts_total", &[("domain", SITE), ("kind", "certificate_issued")]), Some(1.0));
+
+    // Its key is sealed to whoever only looks, and that is no fault.
+    let config = gate.config_file();
+    let checked = lockgate(&["domain", "check", SITE, "-c", config.to_str().unwrap(), "--resolver", "127.0.0.1:9"]);
+    assert!(checked.stdout.contains("has a certificate from CN=Pebble"), "{}", checked.stdout);
 
     gate.kill();
     gate.start_again();
