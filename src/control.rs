@@ -133,7 +133,7 @@ pub struct Control {
     kept: KeptCertificates,
     /// What is to be issued.
     subjects: Arc<[Arc<Subject>]>,
-    /// The subject of each domain that has one.
+    /// The subject of each name, but for domains that are the first of their subject's names.
     subject_of: HashMap<DomainName, Arc<Subject>>,
     /// Names that nobody configured.
     aliases: Aliases,
@@ -152,7 +152,7 @@ struct Living {
     slot: Slot,
     throttle: Arc<Throttle>,
     /// The site as last built, and from what.
-    built: Option<(Arc<SiteSpec>, Ranks, Arc<Site>)>,
+    built: Option<(Arc<SiteSpec>, Arc<Site>)>,
 }
 
 impl Control {
@@ -206,8 +206,12 @@ impl Control {
             .into_iter()
             .map(Arc::new)
             .collect();
+        let served: HashSet<&DomainName> = blueprint.domains.iter().map(|spec| &spec.name).collect();
+        // A domain that is the first name of its subject is found by that.
+        let is_by_name = |it: &Subject, name: &DomainName| it.names.first() == Some(name) && served.contains(name);
+        let of = |it: &Arc<Subject>| it.required().filter(|name| !is_by_name(it, name)).cloned().collect::<Vec<_>>();
         self.subject_of =
-            self.subjects.iter().flat_map(|it| it.required().map(|name| (name.clone(), Arc::clone(it)))).collect();
+            self.subjects.iter().flat_map(|it| of(it).into_iter().map(|name| (name, Arc::clone(it)))).collect();
         self.aliases.rehost(Host::find(&blueprint.domains, blueprint.acme.as_deref()));
         self.blueprint = blueprint;
         self.files_read += 1;
@@ -255,16 +259,16 @@ impl Control {
     pub fn take_in(&mut self, kept: Vec<Arc<Kept>>) {
         for kept in &kept {
             self.kept.put(Arc::clone(kept));
-            self.shelf.put(kept.tenant.as_ref(), &kept.certificate);
+            self.shelf.put(kept.tenant.as_ref(), &kept.certificate, Some(&kept.subject));
         }
-        self.publish_where(|spec| kept.iter().any(|kept| kept.certificate.covers(&spec.name)));
+        self.publish_covered(&kept);
     }
 
     /// Takes certificates away that the inventory gave up.
     pub fn give_up(&mut self, ids: &[CertificateId]) {
         let gone: Vec<Arc<Kept>> = ids.iter().filter_map(|id| self.kept.remove(*id)).collect();
-        self.shelf = Shelf::of(&self.blueprint, &self.good, &self.kept);
-        self.publish_where(|spec| gone.iter().any(|kept| kept.certificate.covers(&spec.name)));
+        gone.iter().for_each(|kept| self.shelf.remove(&kept.certificate));
+        self.publish_covered(&gone);
     }
 
     /// Looks whether certificate files have changed, reads those that have, and publishes if any is good. Call it once
@@ -333,19 +337,18 @@ impl Control {
 
     /// Makes the snapshot of the present blueprint and certificates. Sites that are as they were keep their `Arc`s.
     fn publish(&mut self) {
-        self.shelf = Shelf::of(&self.blueprint, &self.good, &self.kept);
-        self.publish_where(|_| true);
-    }
-
-    /// The same, where only the `affected` domains can have changed: the others are not looked at again.
-    fn publish_where(&mut self, affected: impl Fn(&SiteSpec) -> bool) {
+        self.shelf = Shelf::default();
+        for spec in &self.blueprint.domains {
+            for certificate in spec.certificates.iter().filter_map(|pair| self.good.get(pair)) {
+                self.shelf.put(spec.tenant.as_ref(), certificate, None);
+            }
+        }
+        for kept in self.kept.all() {
+            self.shelf.put(kept.tenant.as_ref(), &kept.certificate, Some(&kept.subject));
+        }
         let mut sites = Vec::with_capacity(self.blueprint.domains.len());
         for spec in &self.blueprint.domains.clone() {
-            let built = self.living.get(&*spec.name.shared()).and_then(|living| living.built.as_ref());
-            match built {
-                Some((_, _, site)) if !affected(spec) => sites.push(Arc::clone(site)),
-                _ => sites.extend(self.build(spec)),
-            }
+            sites.extend(self.build(spec));
         }
         let served: HashSet<&str> = self.blueprint.domains.iter().map(|spec| spec.name.as_str()).collect();
         for (name, living) in &mut self.living {
@@ -353,7 +356,7 @@ impl Control {
                 living.built = None;
             }
         }
-        self.build_aliases(&sites, affected);
+        self.build_aliases(None);
         let mut snapshot = Snapshot::new(sites, self.blueprint.default.as_ref().map(DomainName::as_str));
         snapshot.aliases = self.aliases.sites();
         snapshot.on_demand = self.aliases.host().map(|host| Arc::clone(&host.on_demand));
@@ -363,25 +366,60 @@ impl Control {
         self.live.publish(snapshot);
     }
 
-    fn build_aliases(&mut self, sites: &[Arc<Site>], affected: impl Fn(&SiteSpec) -> bool) {
+    /// Publishes what changes for the names that these certificates cover; nothing else is looked at.
+    fn publish_covered(&mut self, kept: &[Arc<Kept>]) {
+        let names = kept.iter().flat_map(|kept| kept.certificate.names());
+        let parents: HashSet<&str> = names.clone().filter_map(DomainName::wildcard_parent).collect();
+        let built = |name: &DomainName| self.living.get(name.as_str())?.built.as_ref().map(|(spec, _)| Arc::clone(spec));
+        let mut affected: Vec<Arc<SiteSpec>> = names.clone().filter_map(built).collect();
+        if !parents.is_empty() {
+            let is_below = |spec: &&Arc<SiteSpec>| {
+                let parent = spec.name.as_str().split_once('.').map(|(_, parent)| parent);
+                parent.is_some_and(|parent| parents.contains(parent))
+            };
+            affected.extend(self.blueprint.domains.iter().filter(is_below).cloned());
+        }
+        let before = self.live.snapshot();
+        let is_new = |site: &Arc<Site>| before.named(&site.name).is_none_or(|known| !Arc::ptr_eq(known, site));
+        let sites: Vec<_> = affected.iter().filter_map(|spec| self.build(spec)).filter(is_new).collect();
+        let host = self.aliases.host().map(|host| host.spec.name.clone());
+        let has_new_aliases = match host {
+            None => false,
+            // All of them may be others.
+            Some(host) if !parents.is_empty() || affected.iter().any(|spec| spec.name == host) => self.build_aliases(None),
+            Some(_) => self.build_aliases(Some(&names.cloned().collect::<Vec<_>>())),
+        };
+        if !sites.is_empty() || has_new_aliases {
+            let mut snapshot = before.with(sites);
+            snapshot.aliases = self.aliases.sites();
+            self.live.publish(snapshot);
+        }
+    }
+
+    /// Makes the sites of aliases, or those of `some`, of what is kept now; whether any is new.
+    fn build_aliases(&mut self, some: Option<&[DomainName]>) -> bool {
         let mut aliases = std::mem::take(&mut self.aliases);
-        let template = aliases.host().and_then(|host| sites.iter().find(|site| site.name == host.spec.name));
-        let template = template.map(Arc::clone);
-        let served: HashSet<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        let site_of = |name: &str| self.living.get(name)?.built.as_ref().map(|(_, site)| site);
+        let template = aliases.host().and_then(|host| site_of(host.spec.name.as_str())).cloned();
         let is_configured = |name: &DomainName| {
             let above = name.as_str().split_once('.').map(|(_, parent)| format!("*.{parent}"));
-            let is_served = |name: &str| served.contains(name);
-            is_served(name.as_str())
-                || above.is_some_and(|above| is_served(&above))
+            site_of(name.as_str()).is_some()
+                || above.is_some_and(|above| site_of(&above).is_some())
                 || self.subject_of.contains_key(name)
         };
-        aliases.build(template.as_ref(), &self.kept, affected, is_configured, |spec| self.ranks(spec));
+        let ranks_of = |spec: &SiteSpec| self.ranks(spec);
+        let is_new = match some {
+            Some(names) => aliases.build_some(names, template.as_ref(), &self.kept, is_configured, ranks_of),
+            None => aliases.build(template.as_ref(), &self.kept, is_configured, ranks_of),
+        };
         self.aliases = aliases;
+        is_new
     }
 
     /// The site of a domain: the one that was there, if nothing about it is new. `None`: its origin is not open.
     fn build(&mut self, spec: &Arc<SiteSpec>) -> Option<Arc<Site>> {
-        let ranks = self.ranks(spec);
+        let last_resort = Arc::clone(&self.internal) as _;
+        let certificates = CertificateSet::new(spec.name.clone(), self.ranks(spec), last_resort);
         let origin = self.origins.get(&spec.origin)?;
         let next_slot = Slot(u32::try_from(self.living.len()).unwrap_or(u32::MAX));
         let living = self.living.entry(spec.name.shared()).or_insert_with(|| Living {
@@ -390,31 +428,31 @@ impl Control {
             built: None,
         });
         let site = match &living.built {
-            Some((built_spec, built_ranks, site))
-                if **built_spec == **spec && same(built_ranks, &ranks) && Arc::ptr_eq(&site.origin, origin) =>
+            Some((built_spec, site))
+                if **built_spec == **spec
+                    && site.certificates.is_same(&certificates)
+                    && Arc::ptr_eq(&site.origin, origin) =>
             {
                 Arc::clone(site)
             }
-            _ => {
-                let last_resort = Arc::clone(&self.internal) as _;
-                Arc::new(Site {
-                    name: spec.name.clone(),
-                    tenant: spec.tenant.clone(),
-                    rate_limit_policy: spec.plan.as_ref().and_then(|plan| {
-                        HeaderValue::from_str(&format!("\"{}\";q={};w=1", plan.name, plan.max_qps)).ok()
-                    }),
-                    plan: spec.plan.clone(),
-                    certificates: CertificateSet::new(spec.name.clone(), ranks.clone(), last_resort),
-                    origin: Arc::clone(origin),
-                    hsts: spec.hsts.clone(),
-                    max_body_bytes: spec.max_body_bytes,
-                    timeouts: spec.timeouts,
-                    slot: living.slot,
-                    throttle: Arc::clone(&living.throttle),
-                })
-            }
+            _ => Arc::new(Site {
+                name: spec.name.clone(),
+                tenant: spec.tenant.clone(),
+                rate_limit_policy: spec
+                    .plan
+                    .as_ref()
+                    .and_then(|plan| HeaderValue::from_str(&format!("\"{}\";q={};w=1", plan.name, plan.max_qps)).ok()),
+                plan: spec.plan.clone(),
+                certificates,
+                origin: Arc::clone(origin),
+                hsts: spec.hsts.clone(),
+                max_body_bytes: spec.max_body_bytes,
+                timeouts: spec.timeouts,
+                slot: living.slot,
+                throttle: Arc::clone(&living.throttle),
+            }),
         };
-        living.built = Some((Arc::clone(spec), ranks, Arc::clone(&site)));
+        living.built = Some((Arc::clone(spec), Arc::clone(&site)));
         Some(site)
     }
 
@@ -432,21 +470,10 @@ impl Control {
             own.extend(ordered(Role::Own).last());
         }
         let standby: Vec<_> = ordered(Role::Standby).collect();
-        let store = self.shelf.others_for(spec, &[&own, &standby]);
+        let store = self.shelf.others_for(spec, &self.kept, &[&own, &standby]);
         let configured = self.blueprint.fallback.as_ref().and_then(|pair| self.good.get(pair)).cloned();
         Ranks { own, store, standby, configured }
     }
-}
-
-/// Whether two sets of certificates are the very same ones.
-fn same(a: &Ranks, b: &Ranks) -> bool {
-    let same = |a: &[Arc<Certificate>], b: &[Arc<Certificate>]| {
-        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
-    };
-    same(&a.own, &b.own)
-        && same(&a.store, &b.store)
-        && same(&a.standby, &b.standby)
-        && same(a.configured.as_slice(), b.configured.as_slice())
 }
 
 #[cfg(test)]

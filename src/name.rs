@@ -10,7 +10,16 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainName {
     text: Arc<str>,
-    kind: Kind,
+    form: Form,
+}
+
+/// A [`Kind`] without the address, which the text says too: a name is held many times over, and asked for its address
+/// hardly ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Form {
+    Exact,
+    Wildcard,
+    Ip,
 }
 
 /// What a [`DomainName`] covers.
@@ -52,27 +61,27 @@ impl DomainName {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let text = text.trim();
         if let Some(ip) = parse_ip(text) {
-            return Ok(Self { text: ip.to_string().into(), kind: Kind::Ip(ip) });
+            return Ok(Self { text: ip.to_string().into(), form: Form::Ip });
         }
-        let (kind, host) = match text.strip_prefix("*.") {
-            Some(parent) => (Kind::Wildcard, parent),
-            None => (Kind::Exact, text),
+        let (form, host) = match text.strip_prefix("*.") {
+            Some(parent) => (Form::Wildcard, parent),
+            None => (Form::Exact, text),
         };
         if host.contains('*') {
             return Err(NameError::Wildcard);
         }
         let host = parse_host(host)?;
-        if kind == Kind::Wildcard && !host.contains('.') {
+        if form == Form::Wildcard && !host.contains('.') {
             // `*.com` and `*.localhost` alike: nobody is issued a certificate for either, but the latter is handy.
             if host != "localhost" {
                 return Err(NameError::Wildcard);
             }
         }
-        let text = match kind {
-            Kind::Wildcard => format!("*.{host}").into(),
+        let text = match form {
+            Form::Wildcard => format!("*.{host}").into(),
             _ => host.into(),
         };
-        Ok(Self { text, kind })
+        Ok(Self { text, form })
     }
 
     /// The normal form.
@@ -87,7 +96,12 @@ impl DomainName {
 
     /// Host name, wildcard or address.
     pub fn kind(&self) -> Kind {
-        self.kind
+        match self.form {
+            Form::Wildcard => Kind::Wildcard,
+            // Written by `std` from an address, and read back by it.
+            Form::Ip => self.text.parse().map_or(Kind::Exact, Kind::Ip),
+            Form::Exact => Kind::Exact,
+        }
     }
 
     /// For `*.example.com`: `example.com`.
@@ -97,7 +111,7 @@ impl DomainName {
 
     /// For `example.com`: `*.example.com`. `None` for an address, a wildcard, or a name that is too long.
     pub fn wildcard_below(&self) -> Option<Self> {
-        if self.kind == Kind::Exact { Self::parse(&format!("*.{}", self.text)).ok() } else { None }
+        if self.form == Form::Exact { Self::parse(&format!("*.{}", self.text)).ok() } else { None }
     }
 
     /// Whether requests for `host` (in normal form) are this domain's.

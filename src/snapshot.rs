@@ -1,6 +1,7 @@
 //! All that a request may know, immutable, and where the current one hangs.
 
-use std::collections::HashMap;
+mod sites;
+
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::issuance::OnDemand;
-use crate::name::{Kind, normalize_host};
+use crate::name::{DomainName, Kind, normalize_host};
 use crate::site::Site;
+pub use sites::Sites;
 
 /// One view of the world as configured. A request takes one and looks at no other, so it never mixes a new route
 /// with an old certificate.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     exact: Sites<Arc<str>>,
     /// By parent: `*.example.com` is found under `example.com`.
@@ -24,7 +26,7 @@ pub struct Snapshot {
     default: Option<Arc<Site>>,
     /// Names that nobody wrote into the configuration, each with its certificates and everything else of the domain
     /// that serves them. They are counted as that domain: whoever goes through all sites does not meet them.
-    pub aliases: Arc<Sites<Arc<str>>>,
+    pub aliases: Sites<Arc<str>>,
     /// Which further names there may be.
     pub on_demand: Option<Arc<OnDemand>>,
     /// What clients may take; new connections look here.
@@ -34,9 +36,6 @@ pub struct Snapshot {
     /// The port that redirects name; `None` is 443, which is not written.
     pub redirect_port: Option<u16>,
 }
-
-/// Sites by name. Clients only look up and never insert, so a fast hash is safe here: nobody can fill a bucket.
-pub type Sites<K> = HashMap<K, Arc<Site>, foldhash::fast::RandomState>;
 
 /// The limits and timeouts of `[limits]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,13 +78,38 @@ impl Snapshot {
             if default == Some(site.name.as_str()) {
                 snapshot.default = Some(Arc::clone(&site));
             }
-            match (site.name.kind(), site.name.wildcard_parent()) {
-                (Kind::Ip(ip), _) => _ = snapshot.address.insert(ip, site),
-                (_, Some(parent)) => _ = snapshot.wildcard.insert(parent.into(), site),
-                _ => _ = snapshot.exact.insert(site.name.shared(), site),
-            }
+            snapshot.put(site);
         }
         snapshot
+    }
+
+    /// The same world with these `sites` in the place of those of their names. It costs what changes, however much stays.
+    pub fn with(&self, sites: impl IntoIterator<Item = Arc<Site>>) -> Self {
+        let mut snapshot = self.clone();
+        for site in sites {
+            if snapshot.default.as_ref().is_some_and(|default| default.name == site.name) {
+                snapshot.default = Some(Arc::clone(&site));
+            }
+            snapshot.put(site);
+        }
+        snapshot
+    }
+
+    fn put(&mut self, site: Arc<Site>) {
+        match (site.name.kind(), site.name.wildcard_parent()) {
+            (Kind::Ip(ip), _) => self.address.insert(ip, site),
+            (_, Some(parent)) => self.wildcard.insert(parent.into(), site),
+            _ => self.exact.insert(site.name.shared(), site),
+        }
+    }
+
+    /// The site of this very name.
+    pub fn named(&self, name: &DomainName) -> Option<&Arc<Site>> {
+        match (name.kind(), name.wildcard_parent()) {
+            (Kind::Ip(ip), _) => self.address.get(&ip),
+            (_, Some(parent)) => self.wildcard.get(parent),
+            _ => self.exact.get(name.as_str()),
+        }
     }
 
     /// The site of requests for `host`, in normal form: exact name, then one-level wildcard, then a name on demand,
@@ -113,6 +137,12 @@ impl Snapshot {
         self.exact.values().chain(self.wildcard.values()).chain(self.address.values())
     }
 
+    /// The sites among which all are that `other` does not have as they are here, in no order.
+    pub fn sites_unlike<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = &'s Arc<Site>> {
+        let exact = self.exact.unlike(&other.exact);
+        exact.chain(self.wildcard.unlike(&other.wildcard)).chain(self.address.unlike(&other.address))
+    }
+
     /// How many sites there are.
     pub fn len(&self) -> usize {
         self.exact.len() + self.wildcard.len() + self.address.len()
@@ -124,17 +154,10 @@ impl Snapshot {
     }
 
     fn by_name(&self, host: &str) -> Option<&Arc<Site>> {
-        self.exact.get(host).or_else(|| self.by_wildcard(host)).or_else(|| self.by_alias(host))
-    }
-
-    fn by_alias(&self, host: &str) -> Option<&Arc<Site>> {
-        if self.aliases.is_empty() { None } else { self.aliases.get(host) }
+        self.exact.get(host).or_else(|| self.by_wildcard(host)).or_else(|| self.aliases.get(host))
     }
 
     fn by_wildcard(&self, host: &str) -> Option<&Arc<Site>> {
-        if self.wildcard.is_empty() {
-            return None;
-        }
         let (label, parent) = host.split_once('.')?;
         if label.is_empty() { None } else { self.wildcard.get(parent) }
     }

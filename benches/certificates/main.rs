@@ -16,6 +16,7 @@ use std::path::Path;
 use program::Program;
 use stock::Stock;
 
+/// Of everything, unless `LOCKGATE_BENCH_RUNS` says otherwise.
 const RUNS: usize = 5;
 
 /// As the program has it.
@@ -32,7 +33,8 @@ fn main() {
     let stock = Stock::at(kept.as_ref().map_or(made.path(), Path::new));
     println!("{} certificates, {} bytes each with key and chain's number", stock::DOMAINS, stock.bytes_per_certificate);
 
-    let starts: Vec<Program> = (0..RUNS).map(|run| Program::measure(&stock, run)).collect();
+    let runs = std::env::var("LOCKGATE_BENCH_RUNS").map_or(RUNS, |runs| runs.parse().unwrap());
+    let starts: Vec<Program> = (0..runs).map(|run| Program::measure(&stock, run)).collect();
     let median = |figure: fn(&Program) -> f64| median(starts.iter().map(figure));
     row("start to the first handshake, ms", median(|it| it.first_handshake_ms), 1000.);
     row("resident after it, MiB", median(|it| it.resident_mib), 250.);
@@ -41,7 +43,7 @@ fn main() {
     row("the same, the worst of 99 %, ms", median(|it| it.cold_over_warm_p99_ms), 5.);
     row("processor while idle, % of one", median(|it| it.idle_percent), 1.);
 
-    let renewals = renewals::measure(&stock, RUNS);
+    let renewals = renewals::measure(&stock, runs);
     for (what, quiet, busy) in renewals {
         println!("{what}, p99: {quiet:.3} ms, with renewals {busy:.3} ms");
         row("moved by, %", (busy / quiet - 1.) * 100., 10.);

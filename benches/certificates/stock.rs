@@ -166,7 +166,7 @@ impl Authority {
             tenant: None,
             role: Role::Own,
             provenance: Provenance::Acme,
-            ca: DIRECTORY.to_owned(),
+            ca: DIRECTORY.into(),
             facts: facts_of(&leaf).unwrap(),
             sealed_key: vault.seal(&self.leaf_key.serialize_der(), &context).unwrap(),
             chain: vec![leaf, self.intermediate_der.clone()],

@@ -155,6 +155,17 @@ impl CertificateSet {
         }
     }
 
+    /// Whether it is made of the very same certificates.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Certificate>], b: &[Arc<Certificate>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        same(&self.own, &other.own)
+            && same(&self.store, &other.store)
+            && same(&self.standby, &other.standby)
+            && same(self.configured.as_slice(), other.configured.as_slice())
+    }
+
     /// The certificate for a handshake at `now` with a client that verifies `schemes`: of the first rank that has a
     /// valid one whose key suits the client, elliptic curves before RSA, then the latest notBefore. Never one that
     /// is not valid at `now`.

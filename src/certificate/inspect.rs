@@ -65,7 +65,7 @@ pub fn validation(leaf: &CertificateDer<'_>) -> Option<Validation> {
 /// certificate.
 pub fn subject_and_issuer(der: &CertificateDer<'_>) -> Option<(String, String)> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    Some((printable(&certificate.subject.to_string()).into(), printable(&certificate.issuer.to_string()).into()))
+    Some((printable(&certificate.subject.to_string()), printable(&certificate.issuer.to_string())))
 }
 
 #[cfg(test)]

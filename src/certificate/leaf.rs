@@ -1,6 +1,7 @@
 //! What a leaf says about itself.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
@@ -27,8 +28,8 @@ pub struct Facts {
     pub not_before: UnixTime,
     /// The last second at which it is valid.
     pub not_after: UnixTime,
-    /// The issuer's distinguished name.
-    pub issuer: Box<str>,
+    /// The issuer's distinguished name; one text for all certificates of the inventory that have the same.
+    pub issuer: Arc<str>,
     /// What key it certifies.
     pub key_kind: KeyKind,
     /// SHA-256 of its DER.
@@ -49,7 +50,7 @@ pub(super) fn parse(der: &[u8]) -> Result<(Facts, PublicHalf), CertificateError>
         names: names(&certificate).map_err(bad)?,
         not_before: UnixTime::from_secs(validity.not_before.timestamp()),
         not_after: UnixTime::from_secs(validity.not_after.timestamp()),
-        issuer: printable(&certificate.issuer.to_string()),
+        issuer: printable(&certificate.issuer.to_string()).into(),
         key_kind,
         fingerprint,
         serial: certificate.raw_serial().into(),
@@ -92,6 +93,6 @@ fn name(name: &GeneralName<'_>) -> Option<DomainName> {
 }
 
 /// What a stranger's certificate says goes to logs and pages: without control characters, and not endless.
-pub(super) fn printable(text: &str) -> Box<str> {
-    text.chars().filter(|c| !c.is_control()).take(MAX_ISSUER_CHARS).collect::<String>().into()
+pub(super) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_ISSUER_CHARS).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::acme::{Issuing, misfit};
 use super::diagnostic::Wrong;
@@ -33,7 +34,7 @@ pub struct Domains {
     pub groups: Groups,
     places: HashMap<DomainName, Place>,
     /// Those without faults, in the order written.
-    pub sites: Vec<SiteSpec>,
+    pub sites: Vec<Arc<SiteSpec>>,
     /// Their certificate pairs.
     pub pairs: Vec<PairUse>,
 }
@@ -89,7 +90,7 @@ impl Domains {
         }
         if let (Some(name), Some(origin)) = (name, origin) {
             let max_body_bytes = max_body.flatten();
-            self.sites.push(SiteSpec {
+            self.sites.push(Arc::new(SiteSpec {
                 name,
                 tenant,
                 plan,
@@ -99,7 +100,7 @@ impl Domains {
                 hsts,
                 max_body_bytes,
                 timeouts,
-            });
+            }));
         }
     }
 

@@ -29,9 +29,9 @@ pub fn note_issuance(domains: &Domains, main: &Path, problems: &mut Problems) {
 /// Those without certificate files that may have one issued.
 fn managed(domains: &Domains) -> impl Iterator<Item = (&SiteSpec, &Method)> {
     domains.sites.iter().filter(|site| site.certificates.is_empty()).filter_map(|site| match &site.acme {
-        DomainAcme::Inherit => Some((site, &domains.issuing.method)),
+        DomainAcme::Inherit => Some((&**site, &domains.issuing.method)),
         DomainAcme::Never => None,
-        DomainAcme::Method(method) => Some((site, &**method)),
+        DomainAcme::Method(method) => Some((&**site, &**method)),
     })
 }
 

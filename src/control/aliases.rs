@@ -22,9 +22,9 @@ use crate::store::inventory::Role;
 pub(super) struct Aliases {
     /// Who approves, and on whose behalf; `None`: there are no aliases.
     host: Option<Host>,
-    built: HashMap<DomainName, (Ranks, Arc<Site>)>,
+    built: HashMap<DomainName, Arc<Site>>,
     /// What is published.
-    sites: Arc<Sites<Arc<str>>>,
+    sites: Sites<Arc<str>>,
 }
 
 /// The domain that takes strangers in.
@@ -93,8 +93,8 @@ impl Aliases {
     }
 
     /// The sites, by name.
-    pub(super) fn sites(&self) -> Arc<Sites<Arc<str>>> {
-        Arc::clone(&self.sites)
+    pub(super) fn sites(&self) -> Sites<Arc<str>> {
+        self.sites.clone()
     }
 
     /// Every name.
@@ -112,59 +112,82 @@ impl Aliases {
         self.host = host;
     }
 
-    /// Makes the sites anew of those names for which there may be something new, or which are `affected` otherwise.
-    /// `template`: how the host is served; `is_configured`: names that are served by themselves.
+    /// Makes the sites of all names that the inventory approves of; whether any is another than it was. `template`: how
+    /// the host is served; `is_configured`: names that are served by themselves.
     pub(super) fn build(
         &mut self,
         template: Option<&Arc<Site>>,
         kept: &KeptCertificates,
-        affected: impl Fn(&SiteSpec) -> bool,
         is_configured: impl Fn(&DomainName) -> bool,
         ranks_of: impl Fn(&SiteSpec) -> Ranks,
-    ) {
-        let (Some(host), Some(template)) = (&self.host, template) else {
-            self.built.clear();
-            self.sites = Arc::default();
-            return;
-        };
-        let mut before = std::mem::take(&mut self.built);
-        let mut sites = Sites::default();
+    ) -> bool {
+        let before = std::mem::take(&mut self.built);
+        self.sites = Sites::default();
+        let (Some(host), Some(template)) = (self.host.clone(), template) else { return !before.is_empty() };
+        let mut is_new = false;
         for kept in kept.all().filter(|kept| host.takes_in(kept) && !is_configured(&kept.subject)) {
-            let name = &kept.subject;
-            if self.built.contains_key(name) {
-                continue;
+            if !self.built.contains_key(&kept.subject) {
+                is_new |= self.put(&host, template, &kept.subject, before.get(&kept.subject), &ranks_of);
             }
-            if self.built.len() >= host.on_demand.max_names {
-                break;
-            }
-            let spec = host.spec_for(name);
-            let built = before.remove(name).filter(|(_, site)| is_like(site, template));
-            let built = match built {
-                Some(built) if !affected(&spec) => built,
-                built => {
-                    // `[fallback]` is not for others' names.
-                    let ranks = Ranks { configured: None, ..ranks_of(&spec) };
-                    match built {
-                        Some((known, site)) if super::same(&known, &ranks) => (known, site),
-                        _ => (ranks.clone(), Arc::new(alias_of(template, name, ranks))),
-                    }
-                }
-            };
-            sites.insert(name.shared(), Arc::clone(&built.1));
-            self.built.insert(name.clone(), built);
         }
-        self.sites = Arc::new(sites);
+        is_new || before.len() != self.built.len()
+    }
+
+    /// The same for `names` alone, where only they can be others than they were.
+    pub(super) fn build_some(
+        &mut self,
+        names: &[DomainName],
+        template: Option<&Arc<Site>>,
+        kept: &KeptCertificates,
+        is_configured: impl Fn(&DomainName) -> bool,
+        ranks_of: impl Fn(&SiteSpec) -> Ranks,
+    ) -> bool {
+        let (Some(host), Some(template)) = (self.host.clone(), template) else { return false };
+        let is_ours = |name: &DomainName| kept.of(name).iter().any(|kept| host.takes_in(kept)) && !is_configured(name);
+        if names.iter().any(|name| self.built.contains_key(name) && !is_ours(name)) {
+            return self.build(Some(template), kept, is_configured, ranks_of);
+        }
+        let mut is_new = false;
+        for name in names.iter().filter(|name| is_ours(name)) {
+            let before = self.built.get(name).cloned();
+            is_new |= self.put(&host, template, name, before.as_ref(), &ranks_of);
+        }
+        is_new
+    }
+
+    /// Makes the site of one name, if there is room; whether it is another than `before`.
+    fn put(
+        &mut self,
+        host: &Host,
+        template: &Arc<Site>,
+        name: &DomainName,
+        before: Option<&Arc<Site>>,
+        ranks_of: impl Fn(&SiteSpec) -> Ranks,
+    ) -> bool {
+        if !self.built.contains_key(name) && self.built.len() >= host.on_demand.max_names {
+            return false;
+        }
+        // `[fallback]` is not for others' names.
+        let ranks = Ranks { configured: None, ..ranks_of(&host.spec_for(name)) };
+        let certificates = CertificateSet::new(name.clone(), ranks, Arc::new(Nobody));
+        let is_same = |site: &&Arc<Site>| is_like(site, template) && site.certificates.is_same(&certificates);
+        let known = before.filter(is_same).cloned();
+        let is_new = known.is_none();
+        let site = known.unwrap_or_else(|| Arc::new(alias_of(template, certificates)));
+        self.sites.insert(name.shared(), Arc::clone(&site));
+        self.built.insert(name.clone(), site);
+        is_new
     }
 }
 
 /// A name's site: its own certificates, and all else of the host's.
-fn alias_of(template: &Site, name: &DomainName, ranks: Ranks) -> Site {
+fn alias_of(template: &Site, certificates: CertificateSet) -> Site {
     Site {
         name: template.name.clone(),
         tenant: template.tenant.clone(),
         plan: template.plan.clone(),
         rate_limit_policy: template.rate_limit_policy.clone(),
-        certificates: CertificateSet::new(name.clone(), ranks, Arc::new(Nobody)),
+        certificates,
         origin: Arc::clone(&template.origin),
         hsts: template.hsts.clone(),
         max_body_bytes: template.max_body_bytes,

@@ -40,26 +40,29 @@ impl Kept {
 #[derive(Debug, Default)]
 pub struct KeptCertificates {
     by_id: BTreeMap<CertificateId, Arc<Kept>>,
-    by_subject: HashMap<DomainName, Vec<Arc<Kept>>>,
+    /// Nearly every subject has one, so that no room is left for more.
+    by_subject: HashMap<Arc<str>, Box<[Arc<Kept>]>>,
 }
 
 impl KeptCertificates {
     /// Adds one, in the place of the one with its number: what is learnt of an old one does not make it the newest.
     pub fn put(&mut self, kept: Arc<Kept>) {
         self.remove(kept.id);
-        let of_subject = self.by_subject.entry(kept.subject.clone()).or_default();
-        let place = of_subject.partition_point(|other| other.id < kept.id);
-        of_subject.insert(place, Arc::clone(&kept));
+        let of_subject = self.by_subject.entry(kept.subject.shared()).or_default();
+        let mut all = std::mem::take(of_subject).into_vec();
+        let place = all.partition_point(|other| other.id < kept.id);
+        all.insert(place, Arc::clone(&kept));
+        *of_subject = all.into();
         self.by_id.insert(kept.id, kept);
     }
 
     /// Takes one away.
     pub fn remove(&mut self, id: CertificateId) -> Option<Arc<Kept>> {
         let kept = self.by_id.remove(&id)?;
-        if let Some(of_subject) = self.by_subject.get_mut(&kept.subject) {
-            of_subject.retain(|other| other.id != id);
+        if let Some(of_subject) = self.by_subject.get_mut(kept.subject.as_str()) {
+            *of_subject = of_subject.iter().filter(|other| other.id != id).cloned().collect();
             if of_subject.is_empty() {
-                self.by_subject.remove(&kept.subject);
+                self.by_subject.remove(kept.subject.as_str());
             }
         }
         Some(kept)
@@ -67,7 +70,7 @@ impl KeptCertificates {
 
     /// Those that were ordered for `subject`, in the order in which they came.
     pub fn of(&self, subject: &DomainName) -> &[Arc<Kept>] {
-        self.by_subject.get(subject).map(Vec::as_slice).unwrap_or_default()
+        self.by_subject.get(subject.as_str()).map(|kept| &**kept).unwrap_or_default()
     }
 
     /// The last one that was ordered for `subject` in that role.

@@ -148,7 +148,7 @@ impl Custody {
             tenant: new.tenant,
             role: new.role,
             is_on_demand: new.provenance == Provenance::OnDemand,
-            ca: new.ca.into(),
+            ca: new.ca,
             certificate: Arc::new(certificate),
             ari,
         }))

@@ -46,6 +46,8 @@ use strangers::Strangers;
 
 /// How often it is looked who is due.
 const TICK: Duration = Duration::from_millis(250);
+/// Subjects planned while the pen is held: for a millisecond or two.
+const PLANNED_AT_ONCE: usize = 500;
 /// Orders started per tick: a thousand names that are due at once do not shake hands all at once.
 const STARTS_PER_TICK: usize = 4;
 /// Ticks between two looks at what may be given up: a hundred thousand names that live for six days replace more than
@@ -66,6 +68,8 @@ pub struct Issuing {
     acme: Option<Arc<Acme>>,
     has_http_listener: bool,
     subjects: HashMap<DomainName, Arc<Subject>>,
+    /// Of what is wanted now, what was not planned yet.
+    unplanned: Vec<DomainName>,
     /// What was asked for and is not configured.
     once: HashMap<Task, Arc<Subject>>,
     queue: Queue,
@@ -151,6 +155,7 @@ impl Issuing {
             acme: None,
             has_http_listener: false,
             subjects: HashMap::new(),
+            unplanned: Vec::new(),
             once: HashMap::new(),
             queue: Queue::default(),
             attempts: HashMap::new(),
@@ -224,7 +229,10 @@ impl Issuing {
         if !self.is_open {
             return;
         }
-        self.look_at_the_world(now);
+        self.look_at_the_world();
+        while self.plan_some(now) {
+            tokio::task::yield_now().await;
+        }
         self.look_at_the_keys(now);
         self.publish(now);
         self.start_what_is_due(now);
@@ -237,8 +245,8 @@ impl Issuing {
         self.metrics.waiting.set(i64::try_from(self.queue.waiting(now) + self.held_back.len()).unwrap_or(i64::MAX));
     }
 
-    /// Plans everything anew if what is wanted, or a certificate file, has changed.
-    fn look_at_the_world(&mut self, now: UnixTime) {
+    /// Everything is to be planned anew if what is wanted, or a certificate file, has changed.
+    fn look_at_the_world(&mut self) {
         let control = Arc::clone(&self.control);
         // Whoever reads files holds it for as long as the disk takes; the next tick is soon.
         let Some(control) = try_lock(&control) else { return };
@@ -255,6 +263,8 @@ impl Issuing {
         self.subjects =
             control.subjects().iter().filter_map(|it| Some((it.names.first()?.clone(), Arc::clone(it)))).collect();
         self.adopt_aliases(&control);
+        drop(control);
+        self.unplanned = self.subjects.keys().cloned().collect();
         let gone: Vec<Task> = self
             .queue
             .tasks()
@@ -264,10 +274,21 @@ impl Issuing {
         for task in gone {
             self.queue.plan(&task, None);
         }
-        let subjects: Vec<DomainName> = self.subjects.keys().cloned().collect();
-        for subject in subjects {
-            self.plan(&control, &subject, now);
+    }
+
+    /// Plans the next of those that are to be planned, as many as may be while others wait for the pen. Whether that is
+    /// to be done again.
+    fn plan_some(&mut self, now: UnixTime) -> bool {
+        if self.unplanned.is_empty() {
+            return false;
         }
+        let control = Arc::clone(&self.control);
+        let Some(control) = try_lock(&control) else { return false };
+        let rest = self.unplanned.len().saturating_sub(PLANNED_AT_ONCE);
+        for name in self.unplanned.split_off(rest) {
+            self.plan(&control, &name, now);
+        }
+        true
     }
 
     /// Plans anew what turned out to have a key that does not open: nobody is served by it, so it is not held.

@@ -104,7 +104,7 @@ impl Porter {
         let name = &ring.name;
         let snapshot = self.live.snapshot();
         let on_demand = snapshot.on_demand.clone().ok_or(Refused::Once)?;
-        let (served, is_served) = (snapshot.aliases.len(), snapshot.aliases.contains_key(name.as_str()));
+        let (served, is_served) = (snapshot.aliases.len(), snapshot.aliases.get(name.as_str()).is_some());
         drop(snapshot);
         if served >= on_demand.max_names && !is_served {
             self.complain(on_demand.max_names);

@@ -18,14 +18,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::certificate::Source;
 use crate::clock::{Clock, UnixTime};
-use crate::name::Kind;
+use crate::name::{DomainName, Kind};
 use crate::site::Site;
 use crate::snapshot::Live;
 
 /// How often some domains are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks in which every domain is looked at once, where there are many; few are looked at one each tick.
-const TICKS_PER_ROUND: usize = 3600;
+const TICKS_PER_ROUND: usize = 6 * 3600;
 /// How long a handshake with ourselves may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -36,8 +36,8 @@ pub struct Probe {
     clock: Arc<Clock>,
     listeners: watch::Receiver<Vec<SocketAddr>>,
     provider: Arc<CryptoProvider>,
-    /// What is still to be looked at in this round.
-    round: Vec<Arc<Site>>,
+    /// What is still to be looked at in this round. Names: a site that is gone must not be held for hours.
+    round: Vec<DomainName>,
     results: IntCounterVec,
     mismatches: IntCounterVec,
 }
@@ -86,12 +86,15 @@ impl Probe {
         loop {
             tick.tick().await;
             if self.round.is_empty() {
-                self.round = self.live.snapshot().sites().cloned().collect();
+                self.round = self.live.snapshot().sites().map(|site| site.name.clone()).collect();
             }
             let share = self.live.glance().len().div_ceil(TICKS_PER_ROUND);
             for _ in 0..share {
-                let Some(site) = self.round.pop() else { break };
-                self.look_at(&site).await;
+                let Some(name) = self.round.pop() else { break };
+                let site = self.live.glance().named(&name).cloned();
+                if let Some(site) = site {
+                    self.look_at(&site).await;
+                }
             }
         }
     }

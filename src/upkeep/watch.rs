@@ -25,8 +25,8 @@ pub struct Watch {
     due: BTreeSet<(UnixTime, Slot)>,
     /// When it was last looked.
     looked_at: UnixTime,
-    /// Whose sites are watched. It is not kept alive, but its address is not used again.
-    snapshot: Weak<Snapshot>,
+    /// Whose sites are watched.
+    snapshot: Arc<Snapshot>,
     /// Reads how often keys turned out not to open, which is [`key_changes`] everywhere but in tests.
     read_key_changes: fn() -> u64,
     key_changes: u64,
@@ -53,7 +53,7 @@ impl Watch {
             watched: HashMap::new(),
             due: BTreeSet::new(),
             looked_at: UnixTime::from_ms(i64::MIN),
-            snapshot: Weak::new(),
+            snapshot: Arc::default(),
             read_key_changes,
             key_changes: 0,
         }
@@ -65,20 +65,18 @@ impl Watch {
         // Read before looking: what breaks meanwhile is looked at next time.
         let key_changes = (self.read_key_changes)();
         let all = now < self.looked_at || key_changes != self.key_changes;
-        let is_new = !std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot));
         (self.looked_at, self.key_changes) = (now, key_changes);
-        let mut looked = 0;
-        if is_new {
-            self.snapshot = Arc::downgrade(snapshot);
-            self.forget_others(snapshot);
+        let before = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
+        for site in before.sites_unlike(snapshot).filter(|site| snapshot.named(&site.name).is_none()) {
+            self.forget(site.slot);
         }
-        if is_new || all {
-            for site in snapshot.sites() {
-                let known = self.watched.get(&site.slot);
-                if all || known.is_none_or(|it| !std::ptr::eq(it.site.as_ptr(), Arc::as_ptr(site))) {
-                    self.look(site, now, alerts);
-                    looked += 1;
-                }
+        let mut looked = 0;
+        let nothing = Snapshot::default();
+        for site in snapshot.sites_unlike(if all { &nothing } else { &before }) {
+            let known = self.watched.get(&site.slot);
+            if all || known.is_none_or(|it| !std::ptr::eq(it.site.as_ptr(), Arc::as_ptr(site))) {
+                self.look(site, now, alerts);
+                looked += 1;
             }
         }
         while let Some((at, slot)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
@@ -93,15 +91,12 @@ impl Watch {
         looked
     }
 
-    /// Names that are not served any more are not looked at; what served them last is kept, for when they are again.
-    fn forget_others(&mut self, snapshot: &Snapshot) {
-        let served: HashMap<Slot, *const Site> = snapshot.sites().map(|site| (site.slot, Arc::as_ptr(site))).collect();
-        for (slot, watched) in &mut self.watched {
-            if !served.contains_key(slot) {
-                watched.site = Weak::new();
-                if let Some(due) = watched.due.take() {
-                    self.due.remove(&(due, *slot));
-                }
+    /// A name that is not served any more is not looked at; what served it last is kept, for when it is again.
+    fn forget(&mut self, slot: Slot) {
+        if let Some(watched) = self.watched.get_mut(&slot) {
+            watched.site = Weak::new();
+            if let Some(due) = watched.due.take() {
+                self.due.remove(&(due, slot));
             }
         }
     }

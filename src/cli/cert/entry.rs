@@ -142,7 +142,7 @@ impl Entry {
         let held = Held { facts: certificate.facts, chain: certificate.chain, files: None, revoked_at, ari };
         let role = For::Domain(certificate.role);
         let entry = Self::of_files(certificate.subject.to_string(), role, certificate.tenant, held, now);
-        Self { id: Some(id), source: certificate.provenance.label(), ca: certificate.ca, ..entry }
+        Self { id: Some(id), source: certificate.provenance.label(), ca: certificate.ca.to_string(), ..entry }
     }
 
     /// One that is to be.

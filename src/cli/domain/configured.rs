@@ -38,15 +38,14 @@ pub(super) fn serving(config: &Config, name: &DomainName) -> Serving {
         };
         name.kind() == Kind::Exact && (on_demand.ask.is_some() || on_demand.allow.iter().any(is_under))
     });
-    let domains: Vec<_> = config.domains.iter().cloned().map(Arc::new).collect();
     let groups: Vec<_> = config.groups.iter().cloned().map(Arc::new).collect();
     let subject = domain.and_then(|domain| {
-        let mut all = subjects(&domains, &groups, config.acme.as_ref()).into_iter();
+        let mut all = subjects(&config.domains, &groups, config.acme.as_ref()).into_iter();
         all.find(|subject| subject.required().any(|other| *other == domain.name))
     });
     Serving {
         nearest: if domain.is_none() { nearest(&config.domains, name) } else { None },
-        domain: domain.cloned().map(Arc::new),
+        domain: domain.cloned(),
         on_demand: on_demand.map(|on_demand| on_demand.site.clone()),
         acme: config.acme.clone().map(Arc::new),
         subject,
@@ -57,13 +56,13 @@ pub(super) fn serving(config: &Config, name: &DomainName) -> Serving {
 }
 
 /// As the snapshot finds it: the exact name, then a wildcard one level up.
-fn site_of<'a>(domains: &'a [SiteSpec], name: &DomainName) -> Option<&'a SiteSpec> {
+fn site_of<'a>(domains: &'a [Arc<SiteSpec>], name: &DomainName) -> Option<&'a Arc<SiteSpec>> {
     let exact = domains.iter().find(|domain| domain.name == *name);
     exact.or_else(|| domains.iter().find(|domain| name.kind() == Kind::Exact && domain.name.covers(name.as_str())))
 }
 
-fn nearest(domains: &[SiteSpec], name: &DomainName) -> Option<DomainName> {
-    let is_above = |domain: &&SiteSpec| {
+fn nearest(domains: &[Arc<SiteSpec>], name: &DomainName) -> Option<DomainName> {
+    let is_above = |domain: &&Arc<SiteSpec>| {
         let host = name.wildcard_parent().unwrap_or(name.as_str());
         domain
             .name
@@ -137,7 +136,7 @@ pub(super) async fn hold(config: &Config, serving: &mut Serving, now: UnixTime) 
 /// the same tenant alone. What is behind them does not matter.
 fn blueprint(config: &Config, spec: &SiteSpec) -> Blueprint {
     let domains = config.domains.iter().map(|other| {
-        let mut other = SiteSpec { origin: spec.origin.clone(), ..other.clone() };
+        let mut other = SiteSpec { origin: spec.origin.clone(), ..SiteSpec::clone(other) };
         if other.tenant != spec.tenant {
             other.certificates.clear();
         }

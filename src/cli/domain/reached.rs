@@ -120,7 +120,7 @@ fn presented(glass: &Glass, chain: &[CertificateDer<'_>], name: &ServerName<'_>)
         is_ours: glass.ours.contains(&facts.fingerprint),
         is_internal: facts.issuer.contains(INTERNAL_ISSUER),
         names: facts.names.into_vec(),
-        issuer: facts.issuer.into(),
+        issuer: facts.issuer.to_string(),
         not_before: facts.not_before,
         not_after: facts.not_after,
         chain_length: chain.len(),

@@ -1,5 +1,7 @@
 //! What is kept.
 
+use std::sync::Arc;
+
 use rustls_pki_types::CertificateDer;
 
 use crate::certificate::Facts;
@@ -74,7 +76,7 @@ pub struct NewCertificate {
     /// How it came here.
     pub provenance: Provenance,
     /// The authority's directory URL; empty if it was uploaded.
-    pub ca: String,
+    pub ca: Arc<str>,
     /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     /// What the leaf says.

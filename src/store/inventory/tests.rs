@@ -188,7 +188,7 @@ async fn a_certificate_is_read_as_it_was_kept() {
     other.tenant = None;
     other.role = Role::Standby;
     other.provenance = Provenance::Uploaded;
-    other.ca = String::new();
+    other.ca = "".into();
     other.chain.truncate(1);
     other.sealed_key = b"\x1f\0".as_slice().into();
     for new in [&genuine, &other] {

@@ -320,7 +320,7 @@ impl Workshop {
             tenant: job.subject.tenant.clone(),
             role: record.role,
             provenance: if job.is_on_demand { Provenance::OnDemand } else { Provenance::Acme },
-            ca: record.ca,
+            ca: record.ca.into(),
             chain,
             facts,
             sealed_key,

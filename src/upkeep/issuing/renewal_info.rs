@@ -5,27 +5,42 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 
+use super::due::jitter;
 use super::order::Workshop;
 use super::queue::{Queue, Task};
 use super::try_lock;
 use crate::clock::UnixTime;
 use crate::control::{Control, Kept};
+use crate::issuance::Acme;
 use crate::issuance::renewal::Window;
 use crate::name::DomainName;
 use crate::store::inventory::{Ari, Role};
 
 /// Questions under way at once.
 const MAX_ASKED: usize = 4;
-/// When an authority that offers none, or does not answer, is asked again.
+/// When an authority that offers none is asked again.
 const ASK_AGAIN_SECS: i64 = 86_400;
-const AFTER_FAILURE_SECS: i64 = 6 * 3600;
+/// How often it is each certificate's turn, unless its authority said when to ask: each has its own second in this time.
+const ROUND_SECS: i64 = 6 * 3600;
+/// How long a certificate is new: asked about at once.
+const NEW_SECS: i64 = 86_400;
+/// How long an authority that cannot be entered is not asked about other certificates.
+const SILENCE_SECS: i64 = 600;
 
 /// Whom to ask about which certificate, and when.
 pub struct RenewalInfo {
     workshop: Arc<Workshop>,
     queue: Queue,
-    certificates: HashMap<DomainName, Arc<Kept>>,
-    asked: JoinSet<(Arc<Kept>, Result<Answer, String>)>,
+    /// Authorities that did not answer, and until when they are not asked.
+    silent: HashMap<Arc<str>, UnixTime>,
+    asked: JoinSet<(Arc<Kept>, Result<Answer, Unanswered>)>,
+}
+
+/// Why nothing was said.
+struct Unanswered {
+    problem: String,
+    /// Whether nobody else would have been answered.
+    is_silent: bool,
 }
 
 /// What an authority said.
@@ -37,24 +52,22 @@ struct Answer {
 impl RenewalInfo {
     /// Asks about nothing yet.
     pub fn new(workshop: Arc<Workshop>) -> Self {
-        Self { workshop, queue: Queue::default(), certificates: HashMap::new(), asked: JoinSet::new() }
+        Self { workshop, queue: Queue::default(), silent: HashMap::new(), asked: JoinSet::new() }
     }
 
-    /// Plans when to ask about a subject's certificate: at once if nothing is known of it.
+    /// Plans when to ask about a subject's certificate: about a new one at once, about others of which nothing is known
+    /// some time soon, so that a start with many asks no sooner than it has to.
     pub fn plan(&mut self, subject: &DomainName, own: Option<&Arc<Kept>>, now: UnixTime) {
         let task = Task { subject: subject.clone(), role: Role::Own };
-        let Some(own) = own.filter(|kept| !kept.ca.is_empty()) else {
-            self.certificates.remove(subject);
-            return self.queue.plan(&task, None);
-        };
-        let before = self.certificates.insert(subject.clone(), Arc::clone(own));
-        let is_same = before.is_some_and(|before| before.id == own.id);
-        match (own.ari, self.queue.due_at(&task)) {
+        let at = own.filter(|kept| !kept.ca.is_empty()).map(|own| match own.ari {
             // No answer holds for longer than a day, also if the clock was wrong when it came.
-            (Some(ari), _) => self.queue.plan(&task, Some(ari.next_at.min(now.plus_secs(ASK_AGAIN_SECS)))),
-            (None, Some(_)) if is_same => {}
-            (None, _) => self.queue.plan(&task, Some(UnixTime::from_secs(0))),
-        }
+            Some(ari) if now < ari.next_at => ari.next_at.min(now.plus_secs(ASK_AGAIN_SECS)),
+            // Nobody asked while nothing ran.
+            Some(_) => turn_of(&task, now),
+            None if now.secs() < own.certificate.not_before().secs().saturating_add(NEW_SECS) => UnixTime::from_secs(0),
+            None => turn_of(&task, now),
+        });
+        self.queue.plan(&task, at);
     }
 
     /// Asks who is due, and takes in what was answered: into `fresh`, to be published.
@@ -62,14 +75,25 @@ impl RenewalInfo {
         while let Some(answered) = self.asked.try_join_next() {
             let Ok((kept, answer)) = answered else { continue };
             let task = Task { subject: kept.subject.clone(), role: Role::Own };
-            // One that was replaced, or taken away, while it was asked about.
-            if self.certificates.get(&kept.subject).is_none_or(|current| current.id != kept.id) {
+            // It may have been replaced, or taken away, while it was asked about. Whoever holds the pen reads files.
+            let Some(is_current) = is_current(control, &kept) else {
+                self.queue.plan(&task, Some(now));
+                continue;
+            };
+            if !is_current {
                 continue;
             }
-            let answer = answer.unwrap_or_else(|problem| {
-                tracing::debug!(domain = %kept.subject, "renewal information: {problem}");
-                Answer { window: kept.ari.and_then(|ari| ari.window), ask_again_secs: AFTER_FAILURE_SECS }
-            });
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(Unanswered { problem, is_silent }) => {
+                    tracing::debug!(domain = %kept.subject, "renewal information: {problem}");
+                    if is_silent {
+                        self.silent.insert(Arc::clone(&kept.ca), now.plus_secs(SILENCE_SECS));
+                    }
+                    self.queue.plan(&task, Some(turn_of(&task, now)));
+                    continue;
+                }
+            };
             let ari = Ari { window: answer.window, next_at: now.plus_secs(answer.ask_again_secs) };
             self.queue.plan(&task, Some(ari.next_at));
             if let Ok(inventory) = self.workshop.custody.inventory()
@@ -86,24 +110,26 @@ impl RenewalInfo {
         }
         while self.asked.len() < MAX_ASKED {
             let Some(task) = self.queue.pop_due(now) else { return };
-            let Some(kept) = self.certificates.get(&task.subject).cloned() else { continue };
-            // Whoever holds it reads files: soon again.
-            let Some(locked) = try_lock(control) else { return self.queue.plan(&task, Some(now)) };
-            let authority =
-                locked.blueprint().acme.as_ref().and_then(|acme| {
-                    acme.authorities.iter().find(|authority| authority.directory == *kept.ca).cloned()
-                });
-            drop(locked);
-            let Some(authority) = authority else {
-                self.queue.plan(&task, Some(now.plus_secs(AFTER_FAILURE_SECS)));
+            let Some(control) = try_lock(control) else { return self.queue.plan(&task, Some(now)) };
+            let Some(kept) = newest(&control, &task) else { continue };
+            let is_silent = self.silent.get(&kept.ca).is_some_and(|until| is_before(now, *until));
+            let acme = control.blueprint().acme.as_deref().filter(|_| !is_silent);
+            let known = |acme: &Acme| acme.authorities.iter().find(|it| it.directory == *kept.ca).cloned();
+            let Some(authority) = acme.and_then(known) else {
+                self.queue.plan(&task, Some(turn_of(&task, now)));
                 continue;
             };
+            drop(control);
             let workshop = Arc::clone(&self.workshop);
             self.asked.spawn(async move {
                 let asked = async {
-                    let entered = workshop.accounts.enter(&authority, now).await.map_err(|failure| failure.problem)?;
-                    let leaf = kept.certificate.chain().into_iter().next().ok_or("it has no leaf")?;
-                    let window = entered.renewal_window(&leaf).await.map_err(|error| error.problem())?;
+                    let unanswered = |problem| Unanswered { problem, is_silent: false };
+                    let entered = workshop.accounts.enter(&authority, now).await;
+                    let entered = entered.map_err(|it| Unanswered { problem: it.problem, is_silent: true })?;
+                    let leaf = kept.certificate.chain().into_iter().next();
+                    let leaf = leaf.ok_or_else(|| unanswered("it has no leaf".to_owned()))?;
+                    let window = entered.renewal_window(&leaf).await;
+                    let window = window.map_err(|error| unanswered(error.problem()))?;
                     let secs = |again: std::time::Duration| i64::try_from(again.as_secs()).unwrap_or(i64::MAX);
                     Ok(match window {
                         Some((window, again)) => Answer { window: Some(window), ask_again_secs: secs(again) },
@@ -114,5 +140,50 @@ impl RenewalInfo {
                 (kept, answer)
             });
         }
+    }
+}
+
+/// Whether it is its subject's own certificate still; `None` if nobody can tell at this moment.
+fn is_current(control: &Mutex<Control>, kept: &Kept) -> Option<bool> {
+    let control = try_lock(control)?;
+    Some(control.kept().newest(&kept.subject, Role::Own).is_some_and(|newest| newest.id == kept.id))
+}
+
+/// The subject's own certificate that was issued last.
+fn newest(control: &Control, task: &Task) -> Option<Arc<Kept>> {
+    control.kept().of(&task.subject).iter().rev().find(|kept| kept.role == task.role && !kept.ca.is_empty()).cloned()
+}
+
+/// Whether `now` is before the end of a silence, wherever the clock was set meanwhile.
+fn is_before(now: UnixTime, until: UnixTime) -> bool {
+    (1..=SILENCE_SECS).contains(&until.secs().saturating_sub(now.secs()))
+}
+
+/// The next second after `now` at which it is a task's turn: always the same in each round, so that a restart brings
+/// nothing forward.
+fn turn_of(task: &Task, now: UnixTime) -> UnixTime {
+    let own = i64::try_from(jitter(task) % ROUND_SECS.unsigned_abs()).unwrap_or_default();
+    let next = now.plus_secs(1);
+    next.plus_secs((own - next.secs()).rem_euclid(ROUND_SECS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyones_turn_comes_once_a_round_and_not_with_all_others() {
+        let start = 1_800_000_000;
+        let task = |i| Task { subject: DomainName::parse(&format!("s{i}.example")).unwrap(), role: Role::Own };
+        let mut turns: Vec<i64> = Vec::new();
+        for i in 0..1000 {
+            let turn = turn_of(&task(i), UnixTime::from_secs(start)).secs();
+            assert!((start + 1..=start + ROUND_SECS).contains(&turn), "{turn}");
+            assert_eq!(turn_of(&task(i), UnixTime::from_secs(turn - 1)).secs(), turn, "a restart moves nothing");
+            assert_eq!(turn_of(&task(i), UnixTime::from_secs(turn)).secs(), turn + ROUND_SECS);
+            turns.push(turn);
+        }
+        let early = turns.iter().filter(|turn| **turn < start + ROUND_SECS / 10).count();
+        assert!((50..150).contains(&early), "{early} of 1000 in the first tenth");
     }
 }

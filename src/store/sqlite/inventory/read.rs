@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use sqlx::sqlite::SqliteRow;
@@ -131,6 +132,8 @@ async fn read_issuers(conn: &mut SqliteConnection) -> Result<Issuers, sqlx::Erro
 struct Shelf {
     issuers: Issuers,
     tenants: HashSet<TenantId>,
+    /// Directory URLs, and names of issuers.
+    texts: HashSet<Arc<str>>,
 }
 
 impl Shelf {
@@ -143,10 +146,11 @@ impl Shelf {
         let ari = ari(head.number_or_none()?, head.number_or_none()?, head.number_or_none()?);
         let (facts, fingerprint) = (octets.take(head.number()?)?, octets.take(head.number()?)?);
         let leaf = octets.take(head.number()?)?;
-        let facts = match facts::decode(facts, leaf) {
+        let mut facts = match facts::decode(facts, leaf) {
             Some(facts) => facts,
             None => facts_anew(leaf, fingerprint)?,
         };
+        facts.issuer = self.text(&facts.issuer);
         // Nearly always one of the certificate's own names: then it is the same text.
         let subject = match facts.names.iter().find(|name| name.as_str() == subject) {
             Some(name) => name.clone(),
@@ -158,13 +162,22 @@ impl Shelf {
             role: role(role_label)?,
             provenance: Provenance::of_label(provenance)
                 .ok_or_else(|| format!("`{}` is neither acme nor uploaded", shortened(provenance)))?,
-            ca: ca.to_owned(),
+            ca: self.text(ca),
             chain: self.chain(leaf, issuers)?,
             facts,
             sealed_key: octets.0.into(),
             at: UnixTime::from_secs(kept_at),
         };
         Ok(StoredCertificate { id, certificate, revoked_at, ari })
+    }
+
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return Arc::clone(known);
+        }
+        let text = Arc::from(text);
+        self.texts.insert(Arc::clone(&text));
+        text
     }
 
     fn tenant(&mut self, text: &str) -> Result<Option<TenantId>, String> {
