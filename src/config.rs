@@ -29,6 +29,7 @@ mod load;
 mod notes;
 mod on_demand;
 mod origin;
+mod pieces;
 mod problems;
 mod reader;
 mod secret;

@@ -1,5 +1,6 @@
 //! From a file to a [`Config`].
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::keys;
 use super::limits::{read_access_log, read_limits, read_log, read_plans, read_store};
 use super::notes::note_issuance;
 use super::origin::CaFiles;
+use super::pieces::cut;
 use super::problems::{Problems, syntax};
 use super::reader::{Reader, Value};
 use super::source::{Place, Source, Sources, Unreadable, read_named, read_regular};
@@ -175,9 +177,24 @@ fn unreadable(what: &str, error: &Unreadable) -> Wrong {
 
 /// [`load`], once the file is read.
 pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics> {
+    // If anything is wrong, the whole text tells it best.
+    match cut(&text).map(|pieces| load_pieces(path, &pieces, &text)) {
+        Some(Ok(loaded)) => Ok(loaded),
+        Some(Err(_)) | None => load_pieces(path, std::slice::from_ref(&(0..text.len())), &text),
+    }
+}
+
+/// Reads the `pieces` of a file, of which all but the first hold domains alone.
+fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> Result<Loaded, Diagnostics> {
+    let mut lines_before = 0;
+    let mut sources = pieces.iter().filter_map(|piece| text.get(piece.clone())).map(|piece| {
+        let source = Source::piece(path, piece.to_owned(), lines_before);
+        lines_before += piece.bytes().filter(|octet| *octet == b'\n').count();
+        source
+    });
     let base = path.parent().unwrap_or(Path::new(""));
     let mut problems = Problems::default();
-    let (file, source) = problems.add_source(Source::new(path, text));
+    let (file, source) = problems.add_source(sources.next().unwrap_or_else(|| Source::new(path, String::new())));
     let table = parse(file, &source, &mut problems);
     let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
 
@@ -213,6 +230,12 @@ pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics
         domains.pairs.extend(pair);
     }
     domains.read_file(&top, base, &mut problems);
+    for piece in sources {
+        let (file, source) = problems.add_source(piece);
+        let table = parse(file, &source, &mut problems);
+        let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
+        domains.read_file(&top, base, &mut problems);
+    }
     read_included(&top, path, base, &mut domains, &mut problems);
     listening.check_default(|name| domains.contains(name), &mut problems);
     domains.issuing.check_site(|name| domains.contains(name), &mut problems);

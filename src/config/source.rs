@@ -14,8 +14,10 @@ pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub struct Source {
     /// As the operator or the including file named it.
     pub path: PathBuf,
-    /// All of it.
+    /// All of it, or of a piece of it.
     pub text: String,
+    /// Lines of the file before the piece.
+    lines_before: usize,
     /// Where lines start. Made at the first question: a file without errors is never asked.
     line_starts: OnceLock<Vec<usize>>,
 }
@@ -23,17 +25,23 @@ pub struct Source {
 impl Source {
     /// A file and what it holds.
     pub fn new(path: &Path, text: String) -> Self {
-        Self { path: path.to_owned(), text, line_starts: OnceLock::new() }
+        Self::piece(path, text, 0)
+    }
+
+    /// A piece of a file, and how many lines come before it.
+    pub fn piece(path: &Path, text: String, lines_before: usize) -> Self {
+        Self { path: path.to_owned(), text, lines_before, line_starts: OnceLock::new() }
     }
 
     /// The line, from 1, that `offset` is in.
     pub fn line(&self, offset: usize) -> usize {
-        self.line_starts().partition_point(|start| *start <= offset)
+        self.lines_before + self.line_starts().partition_point(|start| *start <= offset)
     }
 
     /// The octets of `line`, without its end.
     pub fn line_span(&self, line: usize) -> Range<usize> {
         let starts = self.line_starts();
+        let line = line.saturating_sub(self.lines_before);
         let start = starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
         let end = starts.get(line).copied().unwrap_or(self.text.len());
         let text = self.text.get(start..end).unwrap_or_default();

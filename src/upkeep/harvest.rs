@@ -57,7 +57,7 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Harvest {
     /// By slot. Names that the store knew and nobody serves have slots of their own, from the highest down.
-    accounts: BTreeMap<Slot, Account>,
+    accounts: BTreeMap<Slot, Box<Account>>,
     /// Where those names are.
     dormant: HashMap<Arc<str>, Slot>,
     next_dormant: Slot,
@@ -131,7 +131,7 @@ impl Harvest {
         }
         for site in snapshot.sites() {
             self.wake(site.name.as_str(), site.slot);
-            let account = self.accounts.entry(site.slot).or_insert_with(|| Account::new(site.name.shared()));
+            let account = self.accounts.entry(site.slot).or_insert_with(|| Box::new(Account::new(site.name.shared())));
             account.served = Some((Arc::clone(&site.throttle), site.plan.clone()));
         }
         let early = std::mem::take(&mut self.early);
@@ -258,7 +258,7 @@ impl Harvest {
                 alerts: alerts.get(&account.name).cloned().unwrap_or_default(),
             })
         };
-        self.accounts.values().filter_map(figures).collect()
+        self.accounts.values().map(|account| &**account).filter_map(figures).collect()
     }
 
     /// Runs until nobody can publish any more.

@@ -173,7 +173,7 @@ impl Harvest {
         for slot in self.waiting.unjournaled.drain(..) {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             account.is_unjournaled = false;
-            let Account { name, usage, .. } = account;
+            let Account { name, usage, .. } = &mut **account;
             let changed = usage.take_unjournaled();
             entries.extend(changed.map(|(bucket, pass, count)| Entry { name: Arc::clone(name), bucket, pass, count }));
         }

@@ -72,7 +72,7 @@ impl Harvest {
     /// Names under a verdict, and those that were when something was last written down: whether they were then, and
     /// whether they are as far as that is known from then.
     fn under_a_verdict(&self, at: Option<Reading>, now: Reading) -> Vec<(Slot, bool, bool)> {
-        let look = |(slot, account): (&Slot, &Account)| {
+        let look = |(slot, account): (&Slot, &Box<Account>)| {
             let was_held = at.is_some_and(|at| account.usage.is_held(at.now));
             let is_known = account.usage.is_held(now.now);
             let is_held = account.plan().is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
@@ -108,7 +108,7 @@ impl Harvest {
         let slot = self.next_dormant;
         slots.insert(Arc::clone(name), slot);
         self.dormant.insert(Arc::clone(name), slot);
-        self.accounts.insert(slot, Account::new(Arc::clone(name)));
+        self.accounts.insert(slot, Box::new(Account::new(Arc::clone(name))));
         slot
     }
 }
