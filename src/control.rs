@@ -370,7 +370,8 @@ impl Control {
     fn publish_covered(&mut self, kept: &[Arc<Kept>]) {
         let names = kept.iter().flat_map(|kept| kept.certificate.names());
         let parents: HashSet<&str> = names.clone().filter_map(DomainName::wildcard_parent).collect();
-        let built = |name: &DomainName| self.living.get(name.as_str())?.built.as_ref().map(|(spec, _)| Arc::clone(spec));
+        let built =
+            |name: &DomainName| self.living.get(name.as_str())?.built.as_ref().map(|(spec, _)| Arc::clone(spec));
         let mut affected: Vec<Arc<SiteSpec>> = names.clone().filter_map(built).collect();
         if !parents.is_empty() {
             let is_below = |spec: &&Arc<SiteSpec>| {
@@ -386,7 +387,9 @@ impl Control {
         let has_new_aliases = match host {
             None => false,
             // All of them may be others.
-            Some(host) if !parents.is_empty() || affected.iter().any(|spec| spec.name == host) => self.build_aliases(None),
+            Some(host) if !parents.is_empty() || affected.iter().any(|spec| spec.name == host) => {
+                self.build_aliases(None)
+            }
             Some(_) => self.build_aliases(Some(&names.cloned().collect::<Vec<_>>())),
         };
         if !sites.is_empty() || has_new_aliases {

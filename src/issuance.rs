@@ -164,6 +164,8 @@ pub enum DnsProvider {
     Exec {
         /// The program and its first arguments.
         command: Vec<String>,
+        /// How long one call may take.
+        timeout: Duration,
     },
 }
 
@@ -174,10 +176,12 @@ pub struct OnDemand {
     pub site: DomainName,
     /// Names, and wildcards that cover any depth, that are approved unasked.
     pub allow: Vec<String>,
-    /// A URL that is asked with `?domain=NAME`; 200 approves.
+    /// A URL that is asked with `?domain=NAME`: 2xx approves, 404 and 410 refuse, and nothing else is an answer.
     pub ask: Option<String>,
     /// Names at most.
     pub max_names: usize,
+    /// New ones in any hour at most, each of which is an order.
+    pub max_new_per_hour: usize,
 }
 
 /// What one `[[domain]]` says of its certificates.

@@ -4,6 +4,7 @@
 //! However many handshakes are for a name, it is asked about once; however many names are asked about, what is kept of
 //! them is bounded.
 
+mod pace;
 mod recent;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::issuance::OnDemand;
 use crate::name::{DomainName, Kind};
+pub use pace::Pace;
 pub use recent::Recent;
 
 /// Names about which nothing is known yet, and which are asked about at once.

@@ -186,10 +186,11 @@ impl Server {
         let (late, opened) = mpsc::channel(1);
         let (tried, unlocking) = oneshot::channel();
         let internal = Arc::clone(control.internal());
-        tokio::spawn(Arc::clone(&custody).attend(opening, internal, Arc::clone(&clock), late, tried));
-        _ = timeout(UNLOCKING_PATIENCE, unlocking).await;
-        let internal_root_pem = control.internal().root_pem(clock.read().now);
         let control = Arc::new(Mutex::new(control));
+        let (kept, pen) = (Arc::clone(&custody), Arc::clone(&control));
+        tokio::spawn(kept.attend(opening, pen, Arc::clone(&clock), late, tried));
+        _ = timeout(UNLOCKING_PATIENCE, unlocking).await;
+        let internal_root_pem = internal.root_pem(clock.read().now);
 
         let (published, news) = mpsc::unbounded_channel();
         let (figures, questions) = mpsc::channel(MAX_WAITING_QUESTIONS);
@@ -341,6 +342,9 @@ impl Server {
         let path = self.config.path.clone();
         let file = path.clone();
         let loaded = in_background(move || config::load(&file)).await?.map_err(|wrong| wrong.to_string())?;
+        for lacking in &loaded.lacking {
+            tracing::warn!("{}: without it the next start opens no kept key", lacking.message);
+        }
         let config = loaded.config.clone();
         refuse_what_needs_a_restart(&self.config, &config)?;
         if config.vault != self.config.vault {

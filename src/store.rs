@@ -93,6 +93,17 @@ pub enum StoreError {
         /// What SQLite says.
         source: sqlx::Error,
     },
+    /// What is there is damaged, and what can be read of it cannot be carried over; it may be later.
+    #[error(
+        "{} is damaged, and what can be read of it is carried over only when its directory can be written: {source}",
+        .path.display()
+    )]
+    Unsalvaged {
+        /// The database.
+        path: PathBuf,
+        /// What the system says.
+        source: sqlx::Error,
+    },
     /// The disk is full, read-only, slow or gone; it may be well later.
     #[error("{} cannot be used: {source}", .path.display())]
     Unavailable {
@@ -109,6 +120,17 @@ pub enum StoreError {
         /// What does not fit.
         reason: String,
     },
+}
+
+impl StoreError {
+    /// Whether it is for the disk that takes nothing: what is on it may be read all the same.
+    pub fn is_for_writing(&self) -> bool {
+        match self {
+            Self::Unsalvaged { .. } => true,
+            Self::Unavailable { source, .. } => sqlite::takes_nothing(source),
+            _ => false,
+        }
+    }
 }
 
 impl From<(sqlite::Sqlite, Option<PathBuf>)> for Opened {

@@ -24,8 +24,11 @@ impl Check {
     pub(super) fn run(self) -> ExitCode {
         let (wrong, notes, advice, summary) = match config::load(&self.file.config) {
             Err(wrong) => (wrong, Vec::new(), Diagnostics::new(), String::new()),
-            Ok(loaded) => {
-                let (wrong, notes) = check_pairs(&loaded);
+            Ok(mut loaded) => {
+                let (pairs_wrong, notes) = check_pairs(&loaded);
+                // A process would start, and serve fallbacks: better learnt now.
+                let mut wrong: Diagnostics = std::mem::take(&mut loaded.lacking).into_iter().collect();
+                pairs_wrong.into_iter().for_each(|diagnostic| wrong.push(diagnostic));
                 let (domains, pairs) = (loaded.config.domains.len(), loaded.pairs.len());
                 (
                     wrong,

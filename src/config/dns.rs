@@ -19,6 +19,9 @@ use crate::secret::SecretSource;
 /// How long a record may take unless the file says otherwise.
 const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long a program may take unless the file says otherwise.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long others may keep a record unless the file says otherwise.
 const TTL: Duration = Duration::from_secs(60);
 
@@ -27,7 +30,7 @@ const KEY_ALGORITHMS: [&str; 4] = ["hmac-sha224", "hmac-sha256", "hmac-sha384", 
 
 const RFC2136_KEYS: [&str; 5] = ["server", "key_name", "key_algorithm", "key_file", "key_env"];
 const API_KEYS: [&str; 3] = ["settings", "secret_files", "secret_env"];
-const EXEC_KEYS: [&str; 1] = ["command"];
+const EXEC_KEYS: [&str; 2] = ["command", "command_timeout"];
 
 /// Reads who sets TXT records; `None` if that is not said rightly, which is reported.
 pub fn read(table: &Reader, base: &Path, problems: &mut Problems) -> Option<Arc<Dns>> {
@@ -77,7 +80,11 @@ fn read_rfc2136(table: &Reader, base: &Path, problems: &mut Problems) -> Option<
 
 fn read_exec(table: &Reader, base: &Path, problems: &mut Problems) -> Option<DnsProvider> {
     table.require("command", "[\"/usr/local/bin/dns-hook\"]", problems, |_| Ok(()))?;
-    command::read(table, "command", base, problems).map(|command| DnsProvider::Exec { command })
+    let mut timeout = COMMAND_TIMEOUT;
+    table.read_into("command_timeout", &mut timeout, problems, |v| {
+        duration_in(v, Duration::from_secs(1)..=Duration::from_secs(600), "a time from \"1s\" to \"10m\"")
+    });
+    command::read(table, "command", base, problems).map(|command| DnsProvider::Exec { command, timeout })
 }
 
 fn read_api(name: String, table: &Reader, base: &Path, problems: &mut Problems) -> Option<DnsProvider> {

@@ -111,6 +111,7 @@ pub const ACME_DNS: Keys = Keys {
         "secret_files",
         "secret_env",
         "command",
+        "command_timeout",
         "resolvers",
         "propagation_timeout",
         "ttl",
@@ -123,7 +124,7 @@ pub const DNS: Keys = Keys { table: "dns", ..ACME_DNS };
 
 /// Names that nobody wrote into the configuration.
 pub const ON_DEMAND: Keys =
-    Keys { table: "[acme.on_demand]", known: &["site", "allow", "ask", "max_names"], later: &[] };
+    Keys { table: "[acme.on_demand]", known: &["site", "allow", "ask", "max_names", "max_new_per_hour"], later: &[] };
 
 /// One certificate authority.
 pub const CA: Keys = Keys {

@@ -16,7 +16,7 @@ use super::limits::{read_access_log, read_limits, read_log, read_plans, read_sto
 use super::notes::note_issuance;
 use super::origin::CaFiles;
 use super::pieces::cut;
-use super::problems::{Problems, syntax};
+use super::problems::{Problems, Verdict, syntax};
 use super::reader::{Reader, Value};
 use super::source::{Place, Source, Sources, Unreadable, read_named, read_regular};
 use super::values::{choice, duration, integer_in, path, timezone, word_or};
@@ -40,6 +40,9 @@ pub struct Loaded {
     pub pairs: Vec<PairUse>,
     /// What is right but may not be meant.
     pub notes: Vec<Diagnostic>,
+    /// What is named and not there, or not as it must be: the files that unlock the vault. A process starts without, and
+    /// looks for it again and again.
+    pub lacking: Vec<Diagnostic>,
     sources: Sources,
 }
 
@@ -241,12 +244,12 @@ fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> Result<Loade
     domains.issuing.check_site(|name| domains.contains(name), &mut problems);
     note_issuance(&domains, path, &mut problems);
 
-    let (sources, notes) = problems.verdict()?;
+    let Verdict { sources, notes, lacking } = problems.verdict()?;
     let Domains { plans, sites, pairs, issuing, groups, .. } = domains;
     let groups = groups.list.into_iter().map(|(_, group)| group).collect();
     let acme = issuing.acme;
     config = Config { listen: listening.listen, plans, acme, vault, domains: sites, groups, ..config };
-    Ok(Loaded { config, pairs, notes, sources })
+    Ok(Loaded { config, pairs, notes, lacking, sources })
 }
 
 fn read_top(top: &Reader, base: &Path, config: &mut Config, problems: &mut Problems) {

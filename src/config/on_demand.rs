@@ -10,6 +10,8 @@ use crate::name::Kind;
 
 /// Names at most unless the file says otherwise.
 const MAX_NAMES: usize = 10_000;
+/// New ones in an hour. Let's Encrypt takes 300 orders of an account in three hours, renewals with them.
+const MAX_NEW_PER_HOUR: usize = 60;
 
 /// Reads which names are served at their first handshake, and by which site.
 pub fn read(table: &Reader, problems: &mut Problems) -> Option<OnDemand> {
@@ -19,6 +21,8 @@ pub fn read(table: &Reader, problems: &mut Problems) -> Option<OnDemand> {
         .read("ask", problems, |v| web_url(v, &["http", "https"], "http://127.0.0.1:9000/allowed").map(String::from));
     let mut max_names = MAX_NAMES;
     table.read_into("max_names", &mut max_names, problems, |v| integer_in(v, 1..=1_000_000));
+    let mut max_new_per_hour = MAX_NEW_PER_HOUR;
+    table.read_into("max_new_per_hour", &mut max_new_per_hour, problems, |v| integer_in(v, 1..=100_000));
     let allows_nothing = table.value("allow").is_none_or(|value| value.is_empty());
     if allows_nothing && table.value("ask").is_none() {
         let message = "neither `allow` nor `ask`: no name would be approved";
@@ -28,7 +32,7 @@ pub fn read(table: &Reader, problems: &mut Problems) -> Option<OnDemand> {
         );
     }
     let allow = allow.unwrap_or_default().into_iter().map(|(_, pattern)| pattern).collect();
-    Some(OnDemand { site: site?, allow, ask, max_names })
+    Some(OnDemand { site: site?, allow, ask, max_names, max_new_per_hour })
 }
 
 /// A name, or a wildcard, which covers any depth.

@@ -17,7 +17,9 @@ pub struct Problems {
     found: Vec<(Option<Place>, Diagnostic)>,
     /// What is right but may not be meant, in the order found.
     notes: Vec<Diagnostic>,
-    /// What they say: of a file that a thousand domains name, one note is enough.
+    /// What is named and not there: it may come any moment, and nothing is refused for it but by `check`.
+    lacking: Vec<(Option<Place>, Diagnostic)>,
+    /// What the notes say: of a file that a thousand domains name, one note is enough.
     noted: HashSet<String>,
     not_kept: usize,
     /// Lines that are no TOML: what was made of them is not worth a second complaint.
@@ -26,6 +28,17 @@ pub struct Problems {
     broken_files: HashSet<u32>,
     /// Domains are missing from what was read, so nothing can be said about names that are not there.
     domains_missing: bool,
+}
+
+/// Files with nothing wrong in them.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The files.
+    pub sources: Sources,
+    /// What is right but may not be meant.
+    pub notes: Vec<Diagnostic>,
+    /// What is named and not there.
+    pub lacking: Vec<Diagnostic>,
 }
 
 impl Problems {
@@ -62,6 +75,12 @@ impl Problems {
         if self.has_room() {
             self.found.push((None, Diagnostic::of_file(file, line, wrong)));
         }
+    }
+
+    /// What `place` names is not there, or cannot be used as it is now.
+    pub fn lack(&mut self, place: Place, wrong: Wrong) {
+        let diagnostic = Self::diagnostic(&self.sources, (place, ""), &[], wrong);
+        self.lacking.push((Some(place), diagnostic));
     }
 
     /// What stands at `place` is right but may not be meant.
@@ -124,14 +143,16 @@ impl Problems {
         }
     }
 
-    /// The files and the notes, if nothing is wrong with them; else everything that is, in the order of the files.
+    /// The files, if nothing is wrong with them; else everything that is, in the order of the files.
     ///
     /// # Errors
-    /// What was reported.
-    pub fn verdict(mut self) -> Result<(Sources, Vec<Diagnostic>), Diagnostics> {
+    /// What was reported, and what is lacking.
+    pub fn verdict(mut self) -> Result<Verdict, Diagnostics> {
         if self.found.is_empty() {
-            return Ok((self.sources, self.notes));
+            let lacking = self.lacking.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+            return Ok(Verdict { sources: self.sources, notes: self.notes, lacking });
         }
+        self.found.append(&mut self.lacking);
         self.found.sort_by_key(|(place, _)| *place);
         let list = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         Err(Diagnostics::with_more(list, self.not_kept))

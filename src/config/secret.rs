@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::diagnostic::{Wrong, shown};
 use super::problems::Problems;
@@ -14,16 +14,35 @@ use crate::secret::SecretSource;
 /// Others than the owner may read or write.
 const OTHERS: u32 = 0o066;
 
-/// Reads the one of `file` and `env` that is written; that neither is, or both are, is reported.
+/// Reads the one of `file` and `env` that is written; that neither is, or both are, is reported. The file must be there.
 pub fn require(
     table: &Reader,
-    (file, env): (&'static str, &'static str),
+    names: (&'static str, &'static str),
     base: &Path,
     problems: &mut Problems,
 ) -> Option<SecretSource> {
+    require_as(table, names, problems, |value, problems| secret_file(value, base, problems))
+}
+
+/// The same for a secret that unlocks the vault: see [`vault_file`].
+pub fn require_for_vault(
+    table: &Reader,
+    names: (&'static str, &'static str),
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<SecretSource> {
+    require_as(table, names, problems, |value, problems| vault_file(value, base, problems, |_| None))
+}
+
+fn require_as(
+    table: &Reader,
+    (file, env): (&'static str, &'static str),
+    problems: &mut Problems,
+    read_file: impl FnOnce(&Value, &mut Problems) -> Option<SecretSource>,
+) -> Option<SecretSource> {
     let value = table.one_of(&[file, env], &format!("{file} = \"/etc/lockgate/secret\""), problems)?;
     match value.key == file {
-        true => secret_file(&value, base, problems),
+        true => read_file(&value, problems),
         false => value.read(problems, variable),
     }
 }
@@ -39,19 +58,32 @@ pub fn secret_file(value: &Value, base: &Path, problems: &mut Problems) -> Optio
     Some(SecretSource::File(file))
 }
 
-/// A file with the key of the vault, which must be there; the remedy says how one is made.
-pub fn vault_key_file(value: &Value, base: &Path, problems: &mut Problems) -> Option<PathBuf> {
-    let file = value.read(problems, |v| {
-        let file = path(v, base)?;
-        let command = format!("(umask 077; head -c 32 /dev/urandom | base64 > {})", quoted(&file));
-        check(&file, |e| match e {
-            Unreadable::Os(e) if e.kind() == io::ErrorKind::NotFound => Some(format!("make one: `{command}`")),
-            _ => None,
-        })?;
-        Ok(file)
-    })?;
+/// A file with the key of the vault; the remedy says how one is made.
+pub fn vault_key_file(value: &Value, base: &Path, problems: &mut Problems) -> Option<SecretSource> {
+    vault_file(value, base, problems, |file| {
+        let command = format!("(umask 077; head -c 32 /dev/urandom | base64 > {})", quoted(file));
+        Some(format!("put it back; where nothing is sealed yet, make one: `{command}`"))
+    })
+}
+
+/// A file that unlocks the vault. If it is not there sites are served all the same, and it is read when it comes:
+/// nothing is refused for it. `missing` is what to do then.
+fn vault_file(
+    value: &Value,
+    base: &Path,
+    problems: &mut Problems,
+    missing: impl FnOnce(&Path) -> Option<String>,
+) -> Option<SecretSource> {
+    let file = value.read(problems, |v| path(v, base))?;
+    let checked = check(&file, |e| match e {
+        Unreadable::Os(e) if e.kind() == io::ErrorKind::NotFound => missing(&file),
+        _ => None,
+    });
+    if let Err(wrong) = checked {
+        problems.lack(value.place, wrong);
+    }
     note_exposed(value, &file, problems);
-    Some(file)
+    Some(SecretSource::File(file))
 }
 
 /// The name of an environment variable. Whether it is set is for the process to see that needs it: `check` may run in

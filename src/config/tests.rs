@@ -19,12 +19,15 @@ use insta::assert_snapshot;
 use super::load::load_text;
 use super::*;
 
+/// What `lockgate check` says is wrong with what was read.
+fn findings(read: Result<Loaded, Diagnostics>) -> Diagnostics {
+    read.map_or_else(|wrong| wrong, |loaded| loaded.lacking.into_iter().collect())
+}
+
 /// What is reported of `text`.
 fn check(text: &str) -> String {
-    match load_text(Path::new("lockgate.toml"), text.to_owned()) {
-        Ok(_) => "fine".to_owned(),
-        Err(diagnostics) => diagnostics.to_string(),
-    }
+    let findings = findings(load_text(Path::new("lockgate.toml"), text.to_owned()));
+    if findings.is_empty() { "fine".to_owned() } else { findings.to_string() }
 }
 
 fn config(text: &str) -> Config {
@@ -33,7 +36,7 @@ fn config(text: &str) -> Config {
 
 /// The only thing that is wrong with `text`: what, and what would be right.
 fn wrong(text: &str) -> (String, String) {
-    let diagnostics = load_text(Path::new("lockgate.toml"), text.to_owned()).expect_err("an error");
+    let diagnostics = findings(load_text(Path::new("lockgate.toml"), text.to_owned()));
     assert_eq!(diagnostics.len(), 1, "{diagnostics}");
     let diagnostic = diagnostics.into_iter().next().unwrap();
     (diagnostic.message, diagnostic.remedy)
@@ -62,9 +65,11 @@ fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 /// What is reported of the file `lockgate.toml` in `dir`, which is shown as `/etc`.
 fn check_in(dir: &tempfile::TempDir) -> String {
-    match load(&dir.path().join("lockgate.toml")) {
-        Ok(_) => "fine".to_owned(),
-        Err(diagnostics) => diagnostics.to_string().replace(dir.path().to_str().unwrap(), "/etc"),
+    let findings = findings(load(&dir.path().join("lockgate.toml")));
+    if findings.is_empty() {
+        "fine".to_owned()
+    } else {
+        findings.to_string().replace(dir.path().to_str().unwrap(), "/etc")
     }
 }
 

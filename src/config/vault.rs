@@ -47,7 +47,7 @@ fn key_file(value: &Value, base: &Path, data_dir: &Path, problems: &mut Problems
         Ok(file)
     });
     written?;
-    secret::vault_key_file(value, base, problems).map(|file| KeySource::Secret(SecretSource::File(file)))
+    secret::vault_key_file(value, base, problems).map(KeySource::Secret)
 }
 
 /// Whether `file` lies in the directory `dir`, as far as both exist, or else as they are written.
@@ -110,7 +110,7 @@ fn read_transit(table: &Reader, base: &Path, ca_files: &mut CaFiles, problems: &
             false => Ok(key),
         }
     });
-    let token = secret::require(table, ("token_file", "token_env"), base, problems);
+    let token = secret::require_for_vault(table, ("token_file", "token_env"), base, problems);
     let namespace = table.read("namespace", problems, segments);
     let roots = table.read("ca_file", problems, |v| ca_files.get(path(v, base)?));
     Some(Transit { address: address?, mount, key: key?, token: token?, namespace, roots })

@@ -1,7 +1,7 @@
 //! A program of the operator's that sets TXT records: `COMMAND... present NAME VALUE`, `COMMAND... clear NAME VALUE`.
 
 use std::pin::pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,8 +11,6 @@ use tokio::time::timeout;
 
 use super::error::DnsError;
 
-/// How long the program may take.
-pub(super) const EXEC_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is read of its standard error.
 const STDERR_MAX: usize = 4096;
 /// How long standard error may stay open after its end: something that it left behind may hold it.
@@ -38,30 +36,26 @@ pub(super) async fn run(
     let mut child = command.spawn().map_err(|error| fail(format!("it cannot be started: {error}")))?;
     let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
     let stderr = child.stderr.take();
+    let mut first = Vec::new();
     let running = async {
-        let mut first = Vec::new();
-        let status = {
-            let mut reading = pin!(read(stderr, &mut first));
-            tokio::select! {
-                status = child.wait() => {
-                    _ = timeout(STDERR_GRACE, reading).await;
-                    status
-                }
-                // It has closed standard error and goes on.
-                () = &mut reading => child.wait().await,
+        let mut reading = pin!(read(stderr, &mut first));
+        tokio::select! {
+            status = child.wait() => {
+                _ = timeout(STDERR_GRACE, reading).await;
+                status
             }
-        };
-        (status, first)
-    };
-    let (status, stderr) = match timeout(patience, running).await {
-        Ok((status, stderr)) => (status.map_err(|error| fail(error.to_string()))?, stderr),
-        Err(_) => {
-            // The group ends with this function, and whatever it said; that it hung is the news.
-            return Err(fail(format!("it was killed after {}", humantime::format_duration(patience))));
+            // It has closed standard error and goes on.
+            () = &mut reading => child.wait().await,
         }
     };
+    let Ok(status) = timeout(patience, running).await else {
+        // The group ends with this function. What it said until then may tell what it waited for.
+        let ending = format!("it was killed after {}", humantime::format_duration(patience));
+        return Err(fail(with_words(ending, &first)));
+    };
+    let status = status.map_err(|error| fail(error.to_string()))?;
     group.0 = None;
-    if status.success() { Ok(()) } else { Err(fail(ending(status, &stderr))) }
+    if status.success() { Ok(()) } else { Err(fail(with_words(status.to_string(), &first))) }
 }
 
 /// The child and its children. Killed when dropped, as when the caller stops to wait.
@@ -85,11 +79,12 @@ async fn read(stderr: Option<impl AsyncRead + Unpin>, first: &mut Vec<u8>) {
     }
 }
 
-fn ending(status: ExitStatus, stderr: &[u8]) -> String {
+/// How it ended, and the first line of what it said.
+fn with_words(ending: String, stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     match line {
-        Some(line) => format!("{status}: {}", line.replace(char::is_control, " ")),
-        None => format!("{status}, and nothing on standard error"),
+        Some(line) => format!("{ending}: {}", line.replace(char::is_control, " ")),
+        None => format!("{ending}, and nothing on standard error"),
     }
 }

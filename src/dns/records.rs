@@ -87,10 +87,10 @@ impl TxtRecords {
                 }
                 Provider::Api(Box::new(Api::open(name, settings, read).map_err(DnsError::Settings)?))
             }
-            DnsProvider::Exec { command } if command.is_empty() => {
+            DnsProvider::Exec { command, .. } if command.is_empty() => {
                 return Err(DnsError::Settings("`command` is empty: it needs a program".into()));
             }
-            DnsProvider::Exec { command } => Provider::Exec { command: command.clone(), patience: exec::EXEC_TIMEOUT },
+            DnsProvider::Exec { command, timeout } => Provider::Exec { command: command.clone(), patience: *timeout },
         };
         let witness = |&address| Witness { server: format!("{address}"), addresses: vec![address], recursion: true };
         Ok(Self {
@@ -201,13 +201,6 @@ impl TxtRecords {
     pub(super) fn with_clock(mut self, now: fn() -> clock::UnixTime) -> Self {
         if let Provider::Update(primary) = &mut self.provider {
             primary.now = now;
-        }
-        self
-    }
-
-    pub(super) fn with_exec_timeout(mut self, timeout: Duration) -> Self {
-        if let Provider::Exec { patience, .. } = &mut self.provider {
-            *patience = timeout;
         }
         self
     }

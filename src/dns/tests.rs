@@ -169,9 +169,13 @@ fn update(server: SocketAddr, key_name: &str, key_algorithm: &str) -> Dns {
 }
 
 fn exec(command: &[&str], resolver: SocketAddr) -> Dns {
+    exec_within(command, resolver, Duration::from_secs(60))
+}
+
+fn exec_within(command: &[&str], resolver: SocketAddr, timeout: Duration) -> Dns {
     let command = command.iter().map(|&word| word.to_owned()).collect();
     Dns {
-        provider: DnsProvider::Exec { command },
+        provider: DnsProvider::Exec { command, timeout },
         resolvers: vec![resolver],
         propagation_timeout: Duration::from_secs(5),
         ttl: Duration::from_secs(60),

@@ -35,6 +35,7 @@ fn patterns_cover_any_depth(#[case] host: &str, #[case] allowed: bool) {
         allow: vec!["shop.example".to_owned(), "*.customers.example".to_owned()],
         ask: None,
         max_names: 1,
+        max_new_per_hour: 1,
     };
     assert_eq!(is_allowed(&on_demand, &name(host)), allowed);
 }

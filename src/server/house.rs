@@ -61,10 +61,10 @@ impl House {
     /// If it cannot be made for another reason.
     pub fn open_control_socket(&self) -> Result<Option<UnixListener>, StartError> {
         let path = control_socket(&self.data_dir);
-        // The lock is ours, so whoever made this is gone.
-        _ = fs::remove_file(&path);
         let failed = StartError::machine(format!("{} cannot be made", path.display()));
         let open = || {
+            // The lock is ours, so whoever made this is gone. What a disk does not even give up is in the way.
+            fs::remove_file(&path).or_else(|error| if is_no_place(&error) { Err(error) } else { Ok(()) })?;
             let listener = UnixListener::bind(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o600))?;
             Ok(listener)

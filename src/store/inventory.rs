@@ -14,8 +14,8 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use entry::{
-    Account, Ari, Attempts, CertificateId, Certificates, NewCertificate, Order, OrderId, Provenance, Role, Secret,
-    StoredCertificate, Unusable,
+    Account, Ari, Attempts, CertificateId, Certificates, HeldOff, NewCertificate, Order, OrderId, Provenance, Role,
+    Secret, StoredCertificate, Unusable,
 };
 
 use super::StoreError;
@@ -57,7 +57,7 @@ impl Inventory {
     /// second.
     ///
     /// # Errors
-    /// If it is newer, or the disk does not allow it.
+    /// If it is newer, or the disk does not allow it: see [`StoreError::is_for_writing`].
     pub async fn open(data_dir: &Path, now: UnixTime) -> Result<OpenedInventory, StoreError> {
         match InventoryDb::open(data_dir).await {
             Err(StoreError::Damaged { .. }) => Self::replace(data_dir, now).await,
@@ -82,6 +82,15 @@ impl Inventory {
     /// If it is newer or older, damaged or unreadable.
     pub async fn open_to_read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
         InventoryDb::open_to_read(data_dir).await.map(|db| db.map(|db| Self { db }))
+    }
+
+    /// Opens it to read where nothing can be written: on a disk that is full or read-only. `None` if there is none.
+    /// Nobody else may write it meanwhile, and nobody in this process have it open.
+    ///
+    /// # Errors
+    /// If it is newer or older, or unreadable. Damage is met where something is read.
+    pub async fn open_still(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        InventoryDb::open_still(data_dir).await.map(|db| db.map(|db| Self { db }))
     }
 
     /// Closes it: what was written is on the disk, and the files may be moved, or opened again.

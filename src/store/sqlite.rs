@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Access, access};
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::query_builder::Separated;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, QueryBuilder, SqliteConnection, SqlitePool,
 };
@@ -146,21 +146,43 @@ impl Sqlite {
         // SQLite's readers write, too, to the log's index. Where they may not, a database without a log (a backup, or one
         // whose process has ended) is read as one that does not change.
         let is_still = !files::has_log(&path) && access(data_dir, Access::WRITE_OK).is_err();
-        let options = options(&path).read_only(true).immutable(is_still);
-        let shared = Arc::new(Shared::new(layout, path));
-        let readers = shared.pool(READERS_MAX, options);
-        let sqlite = Self { writer: readers.clone(), readers, shared };
+        let sqlite = Self::to_read(layout, path, READERS_MAX, |options| options.immutable(is_still));
         sqlite.closed_unless(sqlite.require_schema().await).await.map(Some)
     }
 
     /// Opens a database beside which nothing can be written. Nobody else may write to it meanwhile.
     async fn open_still(layout: &'static Layout, data_dir: &Path) -> Result<Self, StoreError> {
-        let path = data_dir.join(layout.file);
-        let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(true);
-        let shared = Arc::new(Shared::new(layout, path));
-        let readers = shared.pool(1, options);
-        let sqlite = Self { writer: readers.clone(), readers, shared };
+        let sqlite = Self::to_read(layout, data_dir.join(layout.file), 1, |options| options.immutable(true));
         sqlite.closed_unless(sqlite.require_schema().await).await
+    }
+
+    /// The same, with what its log holds, and without the probe: what is damaged is met where it is read. `None` if
+    /// there is none. Also nobody in this process may have it open: without locks of its own, it would drop theirs.
+    async fn open_still_with_log(layout: &'static Layout, data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = data_dir.join(layout.file);
+        if !path.try_exists().map_err(|e| error(&path, e.into()))? {
+            return Ok(None);
+        }
+        let has_log = files::has_log_with_content(&path);
+        let sqlite = Self::to_read(layout, path, 1, |options| match has_log {
+            // The log's index is then in memory and not in a file, as long as nobody else is let in; and with locks that
+            // do nothing, nobody has to be asked (SQLite's "Write-Ahead Logging", section 8).
+            true => options.vfs("unix-none").locking_mode(SqliteLockingMode::Exclusive),
+            false => options.immutable(true),
+        });
+        sqlite.closed_unless(sqlite.require_version().await).await.map(Some)
+    }
+
+    fn to_read(
+        layout: &'static Layout,
+        path: PathBuf,
+        connections_max: u32,
+        how: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
+    ) -> Self {
+        let options = how(options(&path).read_only(true));
+        let shared = Arc::new(Shared::new(layout, path));
+        let readers = shared.pool(connections_max, options);
+        Self { writer: readers.clone(), readers, shared }
     }
 
     async fn closed_unless(&self, opened: Result<(), StoreError>) -> Result<Self, StoreError> {
@@ -186,7 +208,19 @@ impl Sqlite {
     async fn require_schema(&self) -> Result<(), StoreError> {
         let mut conn = self.reader().await?;
         let version = sound_version(&mut conn, self.shared.layout).await;
-        let steps = self.known_schema(self.end(conn, version)?)?;
+        let version = self.end(conn, version)?;
+        self.require(version)
+    }
+
+    async fn require_version(&self) -> Result<(), StoreError> {
+        let mut conn = self.reader().await?;
+        let version = schema_version(&mut conn).await;
+        let version = self.end(conn, version)?;
+        self.require(version)
+    }
+
+    fn require(&self, version: i64) -> Result<(), StoreError> {
+        let steps = self.known_schema(version)?;
         if steps < self.shared.layout.schema.len() { Err(StoreError::Older(self.shared.path.clone())) } else { Ok(()) }
     }
 
@@ -332,6 +366,14 @@ where
 /// SQLite's integers are signed: what is too large is the largest.
 fn saturate(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// SQLite's codes for what a disk leads to that takes nothing: "perm", "readonly", "ioerr", "full" and "cantopen".
+const TAKES_NOTHING: [u32; 5] = [3, 8, 10, 13, 14];
+
+/// Whether the disk takes nothing: not that it is slow, or that somebody else has the database.
+pub(super) fn takes_nothing(source: &sqlx::Error) -> bool {
+    matches!(source, sqlx::Error::Io(_)) || primary_code(source).is_some_and(|code| TAKES_NOTHING.contains(&code))
 }
 
 /// SQLite's codes for "malformed" and "not a database", without what extends them.

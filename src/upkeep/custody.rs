@@ -1,20 +1,20 @@
 //! What is kept: the inventory opened, the vault unlocked, both as soon as they can be, and tried again until they are.
 //!
 //! Requests wait for neither. Without the inventory a domain has its files and the internal authority; without the
-//! vault's key its certificates are known and closed, and open in the second in which the key is there.
+//! vault's key its certificates are known and closed, and open in the second in which the key is there. An inventory
+//! that can only be read, on a disk that takes nothing, serves what is in it; nothing is issued then.
+
+mod attend;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+pub use attend::{Opening, within};
 use prometheus::{IntGauge, Registry};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
 
 use crate::certificate::{Certificate, OpenedKeys};
-use crate::clock::{Clock, UnixTime};
+use crate::clock::UnixTime;
 use crate::control::Kept;
 use crate::issuance::KeySource;
 use crate::issuer::InternalCa;
@@ -22,13 +22,10 @@ use crate::store::StoreError;
 use crate::store::inventory::{
     Attempts, Certificates, Inventory, NewCertificate, Order, OrderId, Provenance, Secret, StoredCertificate, Unusable,
 };
-use crate::vault::{Vault, VaultError, rotation};
+use crate::vault::{Vault, VaultError, WrappedKey, rotation};
 
 /// Keys that are open at once; the rest open in well under a millisecond when they are asked for.
 const MAX_OPENED_KEYS: usize = 10_000;
-/// Pauses between attempts to open what did not open: at first, and at most.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 /// What the internal authority's key is kept under.
 pub const INTERNAL_CA: &str = "internal-ca";
 
@@ -39,12 +36,26 @@ pub struct Custody {
     source: ArcSwap<KeySource>,
     vault: Vault,
     opened: Arc<OpenedKeys>,
+    /// `None`: it could not be opened for writing yet.
     inventory: ArcSwapOption<Inventory>,
+    /// As they were last read. `None`: not even that was possible yet.
+    keys: ArcSwapOption<Keys>,
     is_unlocked: IntGauge,
 }
 
-/// The inventory on its way.
-pub type Opening = JoinHandle<Result<Contents, StoreError>>;
+/// What of the inventory it takes to unlock the vault.
+#[derive(Debug)]
+struct Keys {
+    data_keys: Vec<WrappedKey>,
+    /// The internal authority's.
+    internal: Option<Secret>,
+}
+
+impl Keys {
+    async fn of(inventory: &Inventory) -> Result<Self, StoreError> {
+        Ok(Self { data_keys: inventory.data_keys().await?, internal: inventory.secret(INTERNAL_CA).await? })
+    }
+}
 
 /// What the inventory held when it was opened.
 #[derive(Debug, Default)]
@@ -66,8 +77,8 @@ pub enum CustodyError {
     /// The vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// It is not open yet.
-    #[error("the inventory is not open")]
+    /// It is not open yet, or can only be read.
+    #[error("the inventory is not open for writing")]
     NotOpen,
 }
 
@@ -86,6 +97,7 @@ impl Custody {
             opened: OpenedKeys::new(Arc::new(vault.clone()), MAX_OPENED_KEYS),
             vault,
             inventory: ArcSwapOption::empty(),
+            keys: ArcSwapOption::empty(),
             is_unlocked,
         }))
     }
@@ -100,20 +112,30 @@ impl Custody {
         self.is_unlocked.get() == 1
     }
 
-    /// The inventory.
+    /// Whether something can be issued: the inventory keeps it, and the vault seals its key.
+    pub fn is_ready(&self) -> bool {
+        self.vault.is_open() && self.inventory.load().is_some()
+    }
+
+    /// The inventory, open for writing.
     ///
     /// # Errors
-    /// If it is not open yet.
+    /// If it is not.
     pub fn inventory(&self) -> Result<Arc<Inventory>, CustodyError> {
         self.inventory.load_full().ok_or(CustodyError::NotOpen)
     }
 
-    /// Opens the inventory and reads what is in it.
+    /// Opens the inventory and reads what is in it. Where nothing can be written, reads it once as it stands: then
+    /// [`Self::inventory`] goes on saying that it is not open.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn open(&self, now: UnixTime) -> Result<Contents, StoreError> {
-        let opened = Inventory::open(&self.data_dir, now).await?;
+        let opened = match Inventory::open(&self.data_dir, now).await {
+            Ok(opened) => opened,
+            Err(error) if error.is_for_writing() && self.keys.load().is_none() => return self.read_still(error).await,
+            Err(error) => return Err(error),
+        };
         if let Some(aside) = &opened.set_aside {
             let rows = opened.salvaged_rows;
             tracing::error!(
@@ -122,17 +144,62 @@ impl Custody {
             );
         }
         let inventory = opened.inventory;
+        let contents = Contents {
+            certificates: self.certificates_of(&inventory).await?,
+            orders: inventory.orders().await?,
+            attempts: inventory.attempts().await?,
+        };
+        self.keys.store(Some(Arc::new(Keys::of(&inventory).await?)));
+        self.inventory.store(Some(Arc::new(inventory)));
+        Ok(contents)
+    }
+
+    /// What stands in an inventory that cannot be opened because of `error`, if it can be read; else that error.
+    async fn read_still(&self, error: StoreError) -> Result<Contents, StoreError> {
+        let read = async {
+            let Some(inventory) = Inventory::open_still(&self.data_dir).await? else { return Ok(None) };
+            let read = async {
+                let certificates = self.certificates_of(&inventory).await?;
+                Ok::<_, StoreError>((certificates, Keys::of(&inventory).await?))
+            };
+            let read = read.await;
+            // Who tells when to try again can wait until it is open.
+            let (orders, attempts) = (inventory.orders().await, inventory.attempts().await);
+            inventory.close().await;
+            let (certificates, keys) = read?;
+            let (orders, attempts) = (orders.unwrap_or_default(), attempts.unwrap_or_default());
+            Ok::<_, StoreError>(Some((Contents { certificates, orders, attempts }, keys)))
+        };
+        match read.await {
+            Ok(Some((contents, keys))) => {
+                let certificates = contents.certificates.len();
+                tracing::error!(
+                    certificates,
+                    "the inventory can only be read: its certificates serve, and nothing is issued until it can be \
+                     written: {error}"
+                );
+                self.keys.store(Some(Arc::new(keys)));
+                Ok(contents)
+            }
+            Ok(None) => Err(error),
+            Err(unread) => Err(match (unread, error) {
+                (StoreError::Damaged { path, .. }, StoreError::Unavailable { source, .. }) => {
+                    StoreError::Unsalvaged { path, source }
+                }
+                (unread, error) => {
+                    tracing::error!("the inventory cannot be read either: {unread}");
+                    error
+                }
+            }),
+        }
+    }
+
+    async fn certificates_of(&self, inventory: &Inventory) -> Result<Vec<Arc<Kept>>, StoreError> {
         let Certificates { certificates, unusable } = inventory.certificates().await?;
         for Unusable { id, reason } in unusable {
             tracing::error!(certificate = id.0, "a kept certificate cannot be used: {reason}");
         }
-        let contents = Contents {
-            certificates: certificates.into_iter().filter_map(|stored| self.kept(stored)).collect(),
-            orders: inventory.orders().await?,
-            attempts: inventory.attempts().await?,
-        };
-        self.inventory.store(Some(Arc::new(inventory)));
-        Ok(contents)
+        Ok(certificates.into_iter().filter_map(|stored| self.kept(stored)).collect())
     }
 
     /// A certificate of the inventory, to serve with. `None`: it was revoked.
@@ -159,14 +226,22 @@ impl Custody {
         Certificate::sealed(new.facts.clone(), new.chain.clone(), new.sealed_key.clone(), Arc::clone(&self.opened))
     }
 
-    /// Unlocks the vault, makes its first keys if there are none, and gives the internal authority its own back.
+    /// Unlocks the vault and gives the internal authority its own key back. Where there are no keys yet, makes the first
+    /// ones; but not as long as the inventory can only be read.
     ///
     /// # Errors
     /// [`CustodyError`]; nothing was changed then.
     pub async fn unlock(&self, internal: &InternalCa, now: UnixTime) -> Result<(), CustodyError> {
-        let inventory = self.inventory()?;
-        let stored = inventory.data_keys().await?;
-        let found = rotation::find(&self.source.load_full(), &stored).await?;
+        let inventory = self.inventory.load_full();
+        if let Some(inventory) = &inventory {
+            self.keys.store(Some(Arc::new(Keys::of(inventory).await?)));
+        }
+        let keys = self.keys.load_full().ok_or(CustodyError::NotOpen)?;
+        let stored = &keys.data_keys;
+        if inventory.is_none() && stored.is_empty() {
+            return Err(CustodyError::NotOpen);
+        }
+        let found = rotation::find(&self.source.load_full(), stored).await?;
         let wrap = found.wrap;
         if wrap.was_made() {
             tracing::warn!(
@@ -175,8 +250,8 @@ impl Custody {
                 wrap.place()
             );
         }
-        if let Some(made) = self.vault.unlock(&wrap, &stored, now).await? {
-            inventory.add_data_key(&made).await?;
+        if let Some(made) = self.vault.unlock(&wrap, stored, now).await? {
+            self.inventory()?.add_data_key(&made).await?;
             self.vault.trust(made.id)?;
         }
         if let Some(unfinished) = found.unfinished {
@@ -190,23 +265,20 @@ impl Custody {
         }
         self.opened.close_all();
         self.is_unlocked.set(1);
-        match inventory.secret(INTERNAL_CA).await? {
-            Some(secret) => {
-                let adopted = self
-                    .vault
-                    .open(&secret.sealed, INTERNAL_CA.as_bytes())
-                    .is_ok_and(|key| internal.adopt(&secret.public, &key));
-                if !adopted {
-                    tracing::error!("the internal authority's key cannot be used: another one is made at need");
-                }
+        if let Some(secret) = &keys.internal {
+            let adopted = self
+                .vault
+                .open(&secret.sealed, INTERNAL_CA.as_bytes())
+                .is_ok_and(|key| internal.adopt(&secret.public, &key));
+            if !adopted {
+                tracing::error!("the internal authority's key cannot be used: another one is made at need");
             }
-            None => {
-                if let Some((root, key)) = internal.export(now) {
-                    let sealed = self.vault.seal(&key, INTERNAL_CA.as_bytes())?;
-                    let name = INTERNAL_CA.to_owned();
-                    inventory.put_secret(&Secret { name, sealed, public: root.into() }).await?;
-                }
-            }
+        } else if let Some(inventory) = inventory
+            && let Some((root, key)) = internal.export(now)
+        {
+            let sealed = self.vault.seal(&key, INTERNAL_CA.as_bytes())?;
+            let name = INTERNAL_CA.to_owned();
+            inventory.put_secret(&Secret { name, sealed, public: root.into() }).await?;
         }
         Ok(())
     }
@@ -216,7 +288,10 @@ impl Custody {
     /// # Errors
     /// [`CustodyError`] if it does not.
     pub async fn opens_with(&self, source: &KeySource, now: UnixTime) -> Result<(), CustodyError> {
-        let stored = self.inventory()?.data_keys().await?;
+        let stored = match self.inventory.load_full() {
+            Some(inventory) => inventory.data_keys().await?,
+            None => self.keys.load_full().ok_or(CustodyError::NotOpen)?.data_keys.clone(),
+        };
         let found = rotation::find(source, &stored).await?;
         Ok(Vault::locked().unlock(&found.wrap, &stored, now).await.map(drop)?)
     }
@@ -224,71 +299,5 @@ impl Custody {
     /// From now on the key is to be had there.
     pub fn turn_to(&self, source: KeySource) {
         self.source.store(Arc::new(source));
-    }
-
-    /// Begins to open the inventory, beside whatever else a start has to do.
-    pub fn begin(self: &Arc<Self>, now: UnixTime) -> Opening {
-        let custody = Arc::clone(self);
-        tokio::spawn(async move { custody.open(now).await })
-    }
-
-    /// Tries to open what is not open yet until all is; `first` is what was begun. What the inventory held goes to
-    /// `contents` if it comes only now, and `tried` is dropped when the vault was tried once.
-    pub async fn attend(
-        self: Arc<Self>,
-        mut first: Option<Opening>,
-        internal: Arc<InternalCa>,
-        clock: Arc<Clock>,
-        contents: mpsc::Sender<Contents>,
-        tried: oneshot::Sender<()>,
-    ) {
-        let mut tried = Some(tried);
-        let mut pause = RETRY;
-        loop {
-            let now = clock.read().now;
-            if self.inventory.load().is_none() {
-                let opened = match first.take() {
-                    Some(opening) => opening.await.ok(),
-                    None => Some(self.open(now).await),
-                };
-                match opened {
-                    Some(Ok(found)) => _ = contents.send(found).await,
-                    Some(Err(error)) => tracing::error!("{error}: nothing is issued before it is well"),
-                    None => {}
-                }
-            }
-            if self.inventory.load().is_some() {
-                match self.unlock(&internal, now).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::error!("{error}; kept certificates stay closed, and fallbacks serve"),
-                }
-            }
-            drop(tried.take());
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-}
-
-/// What the inventory held, if it opens within `patience`; else it goes on opening.
-///
-/// # Errors
-/// If a newer Lockgate wrote it: this one must not. Whatever else is wrong is reported, and tried again later.
-pub async fn within(
-    patience: Duration,
-    mut opening: Opening,
-) -> Result<(Option<Contents>, Option<Opening>), StoreError> {
-    match timeout(patience, &mut opening).await {
-        Ok(Ok(Ok(contents))) => Ok((Some(contents), None)),
-        Ok(Ok(Err(error @ StoreError::Newer(_)))) => Err(error),
-        Ok(Ok(Err(error))) => {
-            tracing::error!("{error}: fallbacks serve until it is well again");
-            Ok((None, None))
-        }
-        Ok(Err(_)) => Ok((None, None)),
-        Err(_) => {
-            tracing::warn!("the inventory takes its time: fallbacks serve until it is there");
-            Ok((None, Some(opening)))
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod asking;
+mod cleaning;
 mod due;
 mod order;
 mod outcome;
@@ -12,12 +13,14 @@ mod proving;
 mod queue;
 mod renewal_info;
 mod strangers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -91,8 +94,6 @@ pub struct Issuing {
     told_when_published: Vec<(oneshot::Sender<Ordered>, Ordered)>,
     /// Names that nobody configured.
     strangers: Strangers,
-    /// Until when an authority wants to be left alone with a task.
-    held_off: HashMap<(Task, String), UnixTime>,
     /// Certificates whose keys do not open although the vault does.
     broken: HashSet<CertificateId>,
     /// As of the last look.
@@ -107,6 +108,7 @@ struct Metrics {
     failures: IntCounterVec,
     under_way: IntGauge,
     waiting: IntGauge,
+    put_off: IntCounter,
 }
 
 impl Metrics {
@@ -119,11 +121,14 @@ impl Metrics {
         let under_way = IntGauge::new("lockgate_acme_orders_under_way", "Certificate orders under way.")?;
         let waiting =
             IntGauge::new("lockgate_acme_orders_waiting", "Certificate orders that are due and wait for their turn.")?;
+        let help = "Names on demand that were approved and not ordered: there were as many new ones in the hour as there may be.";
+        let put_off = IntCounter::new("lockgate_on_demand_put_off_total", help)?;
+        registry.register(Box::new(put_off.clone()))?;
         registry.register(Box::new(orders.clone()))?;
         registry.register(Box::new(failures.clone()))?;
         registry.register(Box::new(under_way.clone()))?;
         registry.register(Box::new(waiting.clone()))?;
-        Ok(Self { orders, failures, under_way, waiting })
+        Ok(Self { orders, failures, under_way, waiting, put_off })
     }
 }
 
@@ -168,7 +173,6 @@ impl Issuing {
             askers: HashMap::new(),
             told_when_published: Vec::new(),
             strangers: Strangers::default(),
-            held_off: HashMap::new(),
             broken: HashSet::new(),
             key_changes: 0,
             ticks: 0,
@@ -186,9 +190,7 @@ impl Issuing {
         let task = |subject, role| Task { subject, role };
         self.attempts = contents.attempts.into_iter().map(|it| (task(it.subject.clone(), it.role), it)).collect();
         self.strangers.remember_failures(self.attempts.keys());
-        // One without an URL was not placed.
-        let placed = contents.orders.into_iter().filter(|(_, order)| !order.url.is_empty());
-        self.orders = placed.map(|it| (task(it.1.subject.clone(), it.1.role), it)).collect();
+        self.orders = contents.orders.into_iter().map(|it| (task(it.1.subject.clone(), it.1.role), it)).collect();
         self.is_open = true;
         self.edition = 0;
     }
@@ -239,7 +241,7 @@ impl Issuing {
         self.renewal_info.step(now, &self.control, &mut self.fresh).await;
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_CLEANING) {
-            self.give_up_what_is_old(now).await;
+            self.clean(now).await;
         }
         self.metrics.under_way.set(i64::try_from(self.under_way.len()).unwrap_or(i64::MAX));
         self.metrics.waiting.set(i64::try_from(self.queue.waiting(now) + self.held_back.len()).unwrap_or(i64::MAX));
@@ -357,7 +359,7 @@ impl Issuing {
     }
 
     fn start_what_is_due(&mut self, now: UnixTime) {
-        if !self.workshop.custody.vault().is_open() {
+        if !self.workshop.custody.is_ready() {
             return;
         }
         let max_orders = self.acme.as_ref().map_or(MAX_ORDERS, |acme| acme.max_orders);
@@ -393,8 +395,8 @@ impl Issuing {
         let authorities = self.authorities(&task, &subject, held);
         let waits_until = |authority: &Arc<Authority>| {
             let paused = self.workshop.accounts.paused_until(authority, now);
-            let held_off = self.held_off.get(&(task.clone(), authority.directory.clone())).copied();
-            paused.max(held_off.filter(|until| *until > now))
+            let attempts = self.attempts.get(&task);
+            paused.max(attempts.and_then(|attempts| attempts.held_off_until(&authority.directory, now)))
         };
         let Some(authority) = authorities.iter().find(|authority| waits_until(authority).is_none()).cloned() else {
             let until = authorities.iter().filter_map(waits_until).min();
@@ -415,7 +417,9 @@ impl Issuing {
         let replaces = newest(task.role).cloned();
         drop(control);
         self.once.remove(&task);
-        let under_way = self.orders.remove(&task).filter(|(_, order)| order.ca == authority.directory);
+        // One without an URL was not placed.
+        let is_placed = |(_, order): &(_, Order)| order.ca == authority.directory && !order.url.is_empty();
+        let under_way = self.orders.remove(&task).filter(is_placed);
         let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
         let has_http_listener = self.has_http_listener;
         self.under_way.insert(task.clone(), subject.names.clone());

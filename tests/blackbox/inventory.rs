@@ -69,10 +69,71 @@ fn a_disk_that_is_full_from_the_start_makes_one_account_and_no_certificate() {
     gate.stop();
     gate.disk().full();
     gate.start_again();
-    assert_eq!(gate.get(SITE).text(), "hello");
+    assert_eq!((gate.leaf(SITE), gate.get(SITE).text()), (own.clone(), "hello".to_owned()));
+    stop_at(&gate, &[&authority], utc(NOON) + 61 * DAY);
+    let_it_look();
+    assert_eq!((source(&gate, SITE), authority.orders().len()), ("own", 1));
     gate.disk().well();
+    await_other(&gate, &own);
+    assert_eq!((issued(&authority), authority.accounts()), (2, 1));
+}
+
+/// On a disk that takes nothing, whether the process before ended well or left a log.
+#[rstest]
+#[case::stopped(Lockgate::stop)]
+#[case::killed(Lockgate::kill)]
+fn a_start_on_a_read_only_file_system_serves_what_was_issued_and_issues_later(#[case] end: fn(&mut Lockgate)) {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    authority.set_now(utc(NOON));
+    let setup = managed(&pki, &[&authority]).domain(SITE, Scripted::ok("hello")).uncertified().clock_stopped(NOON);
+    let setup = setup.keeping_on(&disk).expect_error("journal").expect_error("lockgate.db").expect_error(FILE);
+    let mut gate = setup.expect_error("control.sock").start();
+    let own = await_own(&gate);
+    end(&mut gate);
+    disk.remount("ro");
+    gate.start_again();
+    assert_eq!((gate.leaf(SITE), gate.get(SITE).text()), (own.clone(), "hello".to_owned()));
+    gate.await_log(&["ERROR", "the inventory can only be read", "nothing is issued until it can be written", FILE]);
+    // It is due, and nobody even asks for it.
+    stop_at(&gate, &[&authority], utc(NOON) + 61 * DAY);
+    let_it_look();
+    assert_eq!((source(&gate, SITE), gate.leaf(SITE), authority.orders().len()), ("own", own.clone(), 1));
+    assert_eq!(gate.count_log(&["issuance_failed"]), 0);
+    disk.remount("rw");
+    let renewed = await_other(&gate, &own);
+    assert_eq!((issued(&authority), authority.accounts()), (2, 1));
+    gate.kill();
+    gate.start_again();
+    assert_eq!((gate.leaf(SITE), authority.orders().len()), (renewed, 2));
+    gate.kill();
+}
+
+#[test]
+fn a_damaged_one_on_a_read_only_file_system_is_told_of_and_carried_over_later() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let setup = managed(&pki, &[&authority]).domain(SITE, Scripted::ok("hello")).uncertified().keeping_on(&disk);
+    let setup = setup.expect_error("journal").expect_error("lockgate.db").expect_error("the inventory");
+    let mut gate = setup.expect_error("control.sock").expect_error("damaged").start();
+    let own = await_own(&gate);
+    gate.stop();
+    in_database(&gate, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let file = gate.data_dir().join(FILE);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..100].fill(0x5a);
+    fs::write(&file, bytes).unwrap();
+    disk.remount("ro");
+    gate.start_again();
+    assert_eq!((gate.get(SITE).text(), source(&gate, SITE)), ("hello".to_owned(), "internal"));
+    gate.await_log(&["ERROR", FILE, "is damaged", "only when its directory can be written", "fallbacks serve"]);
+    disk.remount("rw");
     await_source(&gate, SITE, "own");
     assert_eq!((gate.leaf(SITE), authority.orders().len()), (own, 1));
+    gate.await_log(&["the inventory was damaged"]);
+    gate.kill();
 }
 
 /// At every call that the disk can fail in the course of an issuance.

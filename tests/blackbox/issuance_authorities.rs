@@ -242,6 +242,21 @@ fn it_is_not_asked_before_it_said(#[case] retry_after: RetryAfter) {
 }
 
 #[test]
+fn another_authority_is_asked_instead_also_after_a_restart() {
+    let pki = Pki::new();
+    let (first, second) = (fault_ca(&pki), fault_ca(&pki));
+    first.set(Fault::rate_limited(RetryAfter::Secs(7200)));
+    let mut gate = setup(&pki, &[&first, &second]).start();
+    gate.await_failures(SITE, 1);
+    first.heal();
+    gate.kill();
+    gate.start_again();
+    later(&gate, &[&first, &second], BACK_OFF_SECS);
+    gate.await_own(SITE);
+    assert_eq!((first.requests_for(Resource::NewOrder).len(), second.orders().len()), (1, 1));
+}
+
+#[test]
 fn an_authority_that_limits_several_is_left_alone() {
     let pki = Pki::new();
     let ca = fault_ca(&pki);

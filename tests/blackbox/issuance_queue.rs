@@ -144,6 +144,54 @@ fn many_names_due_at_once_make_an_orderly_queue() {
     assert!(gate.resident_bytes() < before + (32 << 20), "{before} -> {}", gate.resident_bytes());
 }
 
+/// All of them would take a minute: the first few hundred behave like the rest.
+#[test]
+fn a_thousand_names_due_at_once_are_taken_in_hand_a_few_at_a_time() {
+    const NAMES: usize = 1_000;
+    const MAX_ORDERS: usize = 100;
+    const ENOUGH: usize = 200;
+    /// Four per tick of 250 ms.
+    const STARTS_PER_SEC: f64 = 16.0;
+    /// What may have been started before the clock of this test.
+    const SLACK: f64 = 36.0;
+    const STRANGER: &str = "stranger.test";
+    let (ca, setup) = at_noon();
+    ca.set(Fault::stuck_processing());
+    let setup = setup
+        .set("acme.max_orders", &MAX_ORDERS.to_string())
+        .set("acme.on_demand.site", &format!("'{}'", name(0)))
+        .set("acme.on_demand.allow", &format!("['{STRANGER}']"));
+    let gate = many(setup, NAMES, NOWHERE).start();
+    let began = Instant::now();
+    let look = || {
+        let secs = began.elapsed().as_secs_f64();
+        let (placed, issued) = orders(&ca);
+        #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+        let allowed = placed as f64 <= STARTS_PER_SEC * secs + SLACK;
+        assert!(allowed, "{placed} orders after {secs} s");
+        assert!(placed - issued <= MAX_ORDERS, "{placed} orders, {issued} of them issued");
+        (placed, issued)
+    };
+    eventually_within(Duration::from_secs(30), "as many as may be", || (look().0 == MAX_ORDERS).then_some(()));
+    thread::sleep(SOME_TICKS);
+    assert_eq!(look(), (MAX_ORDERS, 0));
+    thread::scope(|scope| {
+        // Everybody who was configured comes first.
+        let stranger = scope.spawn(|| gate.tls(STRANGER).connect().is_err());
+        ca.heal();
+        eventually_within(Duration::from_secs(40), "enough are issued", || (look().1 >= ENOUGH).then_some(()));
+        assert!(stranger.join().unwrap());
+    });
+    let waiting = gate.metric("lockgate_acme_orders_waiting", &[]).unwrap();
+    assert!(waiting > 100.0, "{waiting}");
+    let mut names: Vec<_> = ca.orders().into_iter().flat_map(|order| order.names).collect();
+    let placed = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!((names.len(), ca.accounts(), gate.orders("ca-0", "failed")), (placed, 1, 0.0));
+    assert!(!names.contains(&STRANGER.to_owned()));
+}
+
 #[test]
 fn one_name_is_in_one_order_at_a_time() {
     let (ca, setup) = at_noon();

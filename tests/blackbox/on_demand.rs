@@ -163,7 +163,7 @@ fn a_name_is_asked_about_once_and_a_restart_knows_it() {
 
 #[test]
 fn a_refused_name_is_asked_about_once() {
-    let (field, asked) = (Field::new(), Asked::answering(403));
+    let (field, asked) = (Field::new(), Asked::answering(404));
     let gate = field.setup(&[&asked.line()]).start();
     let orders = field.authority.orders();
     for _ in 0..5 {
@@ -184,7 +184,7 @@ fn a_refused_name_is_asked_about_once() {
 
 #[rstest]
 #[case::error(|| Scripted::answering("HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n"))]
-#[case::no_content(|| Scripted::answering("HTTP/1.1 204 Nothing\r\n\r\n"))]
+#[case::forbidden(|| Scripted::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"))]
 #[case::redirect(|| Scripted::answering("HTTP/1.1 302 Found\r\nLocation: /yes\r\nContent-Length: 0\r\n\r\n"))]
 #[case::garbage(|| Scripted::answering("\x16\x03\x01 what?\r\n\r\n"))]
 #[case::closes(|| Scripted::new(|peer| peer.request().map(drop)))]
@@ -306,9 +306,34 @@ fn there_are_only_so_many_names() {
         assert_eq!(refusal(&gate, name), Some(REFUSED), "{name}");
     }
     assert_eq!((asked.questions().len(), field.authority.orders()), (2, orders));
+    gate.await_log(&["there are 2 names on demand already"]);
     assert_eq!(gate.count_log(&["there are 2 names on demand already"]), 1);
     gate.await_metric("lockgate_on_demand_names", &[], 2.0);
     assert_eq!(gate.leaf("a.test").names, ["a.test"]);
+}
+
+#[test]
+fn only_so_many_new_names_are_let_in_within_an_hour() {
+    let field = Field::new();
+    let mut gate = field.setup(&["allow = ['*.customers.test']", "max_new_per_hour = 2"]).start();
+    let names = ["a.customers.test", "b.customers.test"];
+    let orders = field.authority.orders();
+    for name in names {
+        gate.leaf(name);
+    }
+    for number in 0..100 {
+        assert_eq!(refusal(&gate, &format!("n{number}.customers.test")), Some(REFUSED));
+    }
+    assert_eq!(field.authority.orders(), orders + 2);
+    assert_eq!(gate.count_log(&["there were 2 new names on demand in the hour", "max_new_per_hour"]), 1);
+    assert_eq!(gate.metric("lockgate_on_demand_put_off_total", &[]), Some(100.0));
+    assert!(gate.log().len() < 30, "{} lines", gate.log().len());
+    for name in names {
+        assert_eq!(gate.leaf(name).names, [name]);
+    }
+    gate.reconfigure(|setup| setup.set("acme.on_demand.max_new_per_hour", "3"));
+    assert_eq!(gate.leaf("c.customers.test").names, ["c.customers.test"]);
+    assert_eq!(refusal(&gate, "d.customers.test"), Some(REFUSED));
 }
 
 #[test]
@@ -325,6 +350,22 @@ fn a_name_whose_order_fails_is_refused_and_not_ordered_again() {
     assert_eq!(refusal(&gate, "shop.test"), Some(REFUSED));
     assert_eq!((asked.questions().len(), field.authority.orders()), (1, orders + 1));
     assert_eq!(gate.metrics().label_values("domain"), [SHOPS]);
+}
+
+#[test]
+fn no_answer_ends_no_renewal() {
+    let (field, asked) = (Field::with(|setup| setup.validity_secs(15)), Asked::answering(204));
+    let gate = field.setup(&[&asked.line()]).start();
+    gate.leaf("shop.test");
+    asked.say(401);
+    let failed = eventually_within(Duration::from_secs(20), "the failure", || {
+        gate.log().into_iter().find(|line| line.contains("issuance_failed"))
+    });
+    for words in ["shop.test: ", "`ask` did not answer", "404 or 410", "Next attempt at"] {
+        assert!(failed.contains(words), "{words:?} is not in {failed}");
+    }
+    assert!(gate.tls("shop.test").connect().is_ok(), "it serves as long as it can");
+    assert_eq!((asked.questions().len(), gate.count_log(&["not approved any more"])), (2, 0));
 }
 
 #[test]

@@ -83,6 +83,12 @@ fn a_made_key_that_is_gone_is_not_replaced_by_one_that_opens_nothing() {
 #[rstest]
 #[case::another(|keys: &Keys| keys.put(&"a5b6".repeat(16)), "is not the one that sealed these keys: that was file:")]
 #[case::garbage(|keys: &Keys| keys.put("correct horse battery staple"), "cannot be had from the file")]
+#[case::missing(|keys: &Keys| fs::remove_file(keys.file()).unwrap(), "it cannot be read: No such file")]
+#[case::a_directory(|keys: &Keys| {
+    fs::remove_file(keys.file()).unwrap();
+    fs::create_dir(keys.file()).unwrap();
+}, "it is not a regular file")]
+#[case::empty(|keys: &Keys| keys.put(""), "it is empty")]
 fn the_wrong_key_is_said_and_loses_nothing(#[case] spoil: fn(&Keys), #[case] said: &str) {
     let (pki, keys, origin) = (Pki::new(), Keys::new(), Scripted::ok("hello"));
     let authority = FaultCa::start(&pki);
@@ -94,12 +100,13 @@ fn the_wrong_key_is_said_and_loses_nothing(#[case] spoil: fn(&Keys), #[case] sai
         gate.stop();
         spoil(&keys);
         gate.start_again();
-        gate.await_log(&["ERROR", said]);
+        gate.await_log(&["ERROR", said, "kept certificates stay closed"]);
         assert_eq!((source(&gate, "files.lockgate.test"), is_unlocked(&gate)), ("own", false));
         assert_eq!(gate.get(SITE).text(), "hello");
         assert_eq!(source(&gate, SITE), "internal");
         issuer(&gate, SITE)
     };
+    _ = fs::remove_dir(keys.file());
     keys.put(&"5a6b".repeat(16));
     // Without a restart.
     await_source(&gate, SITE, "own");
@@ -109,6 +116,44 @@ fn the_wrong_key_is_said_and_loses_nothing(#[case] spoil: fn(&Keys), #[case] sai
     assert_eq!(gate.leaf(SITE), own);
     assert_eq!((authority.orders().len(), authority.accounts()), (1, 1));
     assert!(root.contains("Lockgate internal CA"), "{root}");
+}
+
+#[rstest]
+#[case::variable("vault.key_env", "the environment variable LOCKGATE_NO_SUCH_KEY")]
+#[case::credential("vault.credential", "the systemd credential LOCKGATE_NO_SUCH_KEY")]
+fn a_key_that_is_not_there_keeps_nothing_from_starting(#[case] key: &str, #[case] place: &str) {
+    let setup = Lockgate::setup().set(key, "'LOCKGATE_NO_SUCH_KEY'").domain(SITE, Scripted::ok("hello")).uncertified();
+    let gate = setup.expect_error("kept certificates stay closed").start();
+    gate.await_log(&["ERROR", place, "kept certificates stay closed"]);
+    assert_eq!((gate.get(SITE).text(), source(&gate, SITE)), ("hello".to_owned(), "internal"));
+}
+
+/// What is unlocked needs it only at the next start: a reload says so, and takes the rest. `check` makes an error of it.
+#[test]
+fn a_key_file_that_is_gone_refuses_no_reload() {
+    let (pki, keys) = (Pki::new(), Keys::new());
+    let authority = FaultCa::start(&pki);
+    let setup = with_key(managed(&pki, &[&authority]), &keys).domain(SITE, Scripted::ok("hello")).uncertified();
+    let mut gate = setup.start();
+    let own = await_own(&gate);
+    fs::remove_file(keys.file()).unwrap();
+    gate.rewrite(|setup| setup.domain("new.lockgate.test", Scripted::ok("new")).uncertified());
+    let reloaded = gate.reload();
+    assert_eq!(reloaded.code, 0, "{}", reloaded.text());
+    gate.await_log(&["WARN", "kek", "cannot be read", "without it the next start opens no kept key"]);
+    await_source(&gate, "new.lockgate.test", "own");
+    assert_eq!((gate.leaf(SITE), is_unlocked(&gate)), (own, true));
+    let checked = lockgate(&["check", "-c", gate.config_file().to_str().unwrap()]);
+    assert_eq!(checked.code, 2, "{}", checked.text());
+    assert!(
+        checked.stderr.contains("error: the secret file") && checked.stderr.contains("put it back"),
+        "{}",
+        checked.text()
+    );
+    // Another place than before must have the key at once.
+    gate.rewrite(|setup| setup.set("vault.key_file", "'/nonexistent/kek'"));
+    let refused = gate.reload();
+    assert!(refused.code != 0 && refused.text().contains("[vault] has changed"), "{}", refused.text());
 }
 
 #[rstest]

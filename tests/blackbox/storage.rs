@@ -2,14 +2,12 @@
 //! was not written is written when the disk is back.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use lockgate::meter::Bucket;
 use lockgate::store::Store;
 use rstest::rstest;
 use rustix::io::Errno;
-use tempfile::TempDir;
 
 use crate::harness::*;
 
@@ -153,48 +151,17 @@ fn a_start_on_a_full_disk_serves_and_stores_later() {
     await_stored(&gate.data_dir(), &[150, 12]);
 }
 
-/// A file system of its own, one mebibyte large, in a folder of its own.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// `None` where nobody may mount one.
-    fn mount() -> Option<Self> {
-        let folder = TempDir::new().unwrap();
-        let mounted = run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder.path()));
-        if mounted.code != 0 {
-            eprintln!("not tried: this user may not mount a file system");
-            return None;
-        }
-        Some(Self(folder))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A proxy that keeps its data on it.
-    fn serving(&self) -> Setup {
-        let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON);
-        let setup = setup.set("data_dir", &format!("'{}'", self.path("data").display()));
-        setup.expect_error("journal").expect_error("lockgate.db")
-    }
-
-    fn remount(&self, how: &str) {
-        assert_eq!(run(Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(self.0.path())).code, 0);
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(self.0.path()));
-    }
+/// A proxy that keeps its data on a small disk.
+fn serving_on(disk: &SmallDisk) -> Setup {
+    let setup = Lockgate::serving(SITE, Scripted::ok("")).plan("basic").clock_stopped(NOON).keeping_on(disk);
+    setup.expect_error("journal").expect_error("lockgate.db")
 }
 
 #[test]
 fn a_file_system_that_fills_up_costs_nothing() {
-    let Some(disk) = SmallDisk::mount() else { return };
-    let data_dir = disk.path("data");
-    let gate = disk.serving().start();
+    let Some(disk) = SmallDisk::mount("1m") else { return };
+    let data_dir = disk.data_dir();
+    let gate = serving_on(&disk).start();
     fill_bucket(&gate, SITE, 20);
     await_stored(&data_dir, &[20]);
     let ballast = disk.path("ballast");
@@ -209,9 +176,9 @@ fn a_file_system_that_fills_up_costs_nothing() {
 
 #[test]
 fn a_start_on_a_read_only_file_system_serves_and_stores_later() {
-    let Some(disk) = SmallDisk::mount() else { return };
-    let data_dir = disk.path("data");
-    let mut gate = disk.serving().expect_error("control.sock").expect_error("certificates.db").start();
+    let Some(disk) = SmallDisk::mount("1m") else { return };
+    let data_dir = disk.data_dir();
+    let mut gate = serving_on(&disk).expect_error("control.sock").expect_error("certificates.db").start();
     fill_bucket(&gate, SITE, 150);
     await_stored(&data_dir, &[150]);
     gate.stop();

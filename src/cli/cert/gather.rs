@@ -55,7 +55,8 @@ pub(super) struct Gathered {
 impl Wanted {
     fn of(config: &Config) -> Self {
         let groups: Vec<_> = config.groups.iter().cloned().map(Arc::new).collect();
-        let subjects: Vec<_> = subjects(&config.domains, &groups, config.acme.as_ref()).into_iter().map(Arc::new).collect();
+        let subjects: Vec<_> =
+            subjects(&config.domains, &groups, config.acme.as_ref()).into_iter().map(Arc::new).collect();
         let of_names = |it: &Arc<Subject>| it.required().map(|name| (name.clone(), Arc::clone(it))).collect::<Vec<_>>();
         let subject_of = subjects.iter().flat_map(of_names).collect();
         Self { domains: config.domains.clone(), subjects, subject_of }

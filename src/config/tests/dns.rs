@@ -87,6 +87,16 @@ fn dns(lines: &str) -> String {
     "`propagation_timeout` is \"1day\", out of its range",
     "write a time from \"1s\" to \"1h\""
 )]
+#[case::command_timeout(
+    "provider = \"exec\"\ncommand = [\"hook\"]\ncommand_timeout = \"1h\"",
+    "`command_timeout` is \"1h\", out of its range",
+    "write a time from \"1s\" to \"10m\""
+)]
+#[case::not_of_a_program(
+    "provider = \"cloudflare\"\nsecret_env = { api_token = \"T\" }\ncommand_timeout = \"5s\"",
+    "`command_timeout` is a key of `provider = \"exec\"`",
+    "leave it out, or write that `provider`"
+)]
 #[case::ttl(
     "provider = \"cloudflare\"\nsecret_env = { api_token = \"T\" }\nttl = \"500ms\"",
     "`ttl` is \"500ms\", out of its range",

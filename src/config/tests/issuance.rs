@@ -240,6 +240,11 @@ fn two_of_a_kind_are_shown_together() {
     "`max_names` is 0, out of its range",
     "write an integer from 1 to 1000000"
 )]
+#[case::new_names(
+    "site = \"www.example.com\"\nask = \"http://127.0.0.1/\"\nmax_new_per_hour = 100001",
+    "`max_new_per_hour` is 100001, out of its range",
+    "write an integer from 1 to 100000"
+)]
 fn values_of_on_demand(#[case] lines: &str, #[case] message: &str, #[case] remedy: &str) {
     let text = format!("[acme.on_demand]\n{lines}\n{}", domain(""));
     assert_eq!(wrong(&text), (message.to_owned(), remedy.to_owned()));

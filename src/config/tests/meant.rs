@@ -61,6 +61,7 @@ site = "www.example.com"
 allow = ["*.Customers.example"]
 ask = "http://127.0.0.1:9000/allowed"
 max_names = 7
+max_new_per_hour = 8
 [[acme.ca]]
 directory = "https://One.example:14000/dir"
 ca_file = "root.pem"
@@ -98,7 +99,7 @@ dns = { provider = "route53", settings = { region = "z" }, secret_files = { acce
 [[domain]]
 name = "own.example.com"
 origin = "http://127.0.0.1:1"
-acme = { dns = { provider = "exec", command = ["./hook", "-v", ""] } }
+acme = { dns = { provider = "exec", command = ["./hook", "-v", ""], command_timeout = "5s" } }
 "#;
     let dir = files(&[
         ("lockgate.toml", main),
@@ -140,8 +141,8 @@ acme = { dns = { provider = "exec", command = ["./hook", "-v", ""] } }
     assert_eq!((two.preferred_chain.as_deref(), two.is_standby_only), (Some("Other"), true));
     let on_demand = acme.on_demand.unwrap();
     assert_eq!(
-        (on_demand.site.as_str(), on_demand.allow, on_demand.max_names),
-        ("www.example.com", vec!["*.customers.example".to_owned()], 7)
+        (on_demand.site.as_str(), on_demand.allow, on_demand.max_names, on_demand.max_new_per_hour),
+        ("www.example.com", vec!["*.customers.example".to_owned()], 7, 8)
     );
     assert_eq!(on_demand.ask.as_deref(), Some("http://127.0.0.1:9000/allowed"));
 
@@ -157,7 +158,8 @@ acme = { dns = { provider = "exec", command = ["./hook", "-v", ""] } }
     };
     assert_eq!(wildcard.acme, DomainAcme::Method(Box::new(method)));
     let DomainAcme::Method(own) = &own.acme else { panic!("{:?}", own.acme) };
-    let DnsProvider::Exec { command } = &own.dns.as_ref().unwrap().provider else { panic!("{:?}", own.dns) };
+    let DnsProvider::Exec { command, timeout } = &own.dns.as_ref().unwrap().provider else { panic!("{:?}", own.dns) };
+    assert_eq!(*timeout, Duration::from_secs(5));
     let [program, arguments @ ..] = command.as_slice() else { panic!("{command:?}") };
     assert_eq!((Path::new(program), arguments), (&*dir.path().join("d/./hook"), &["-v".to_owned(), String::new()][..]));
     assert_eq!(**own, Method { dns: own.dns.clone(), ..common.clone() });

@@ -31,7 +31,7 @@ use crate::secret::SecretSource;
 #[case::missing(
     "key_file = \"/nonexistent/vault key\"",
     "the secret file `/nonexistent/vault key` cannot be read: No such file or directory (os error 2)",
-    "make one: `(umask 077; head -c 32 /dev/urandom | base64 > '/nonexistent/vault key')`"
+    "put it back; where nothing is sealed yet, make one: `(umask 077; head -c 32 /dev/urandom | base64 > '/nonexistent/vault key')`"
 )]
 #[case::beside(
     "key_file = \"/var/lib/lockgate/vault.key\"",
@@ -156,4 +156,29 @@ fn a_link_does_not_lead_out_of_the_data_directory() {
     ]);
     std::os::unix::fs::symlink(dir.path().join("state/vault.key"), dir.path().join("vault.key")).unwrap();
     assert!(check_in(&dir).contains("beside what it seals"), "{}", check_in(&dir));
+}
+
+/// It may be there in a moment, and sites are served meanwhile: only `lockgate check` makes an error of it.
+#[rstest]
+#[case::key("key_file = \"vault.key\"", "vault.key", None)]
+#[case::empty_key("key_file = \"vault.key\"", "vault.key", Some(""))]
+#[case::token("transit = { address = \"https://vault\", key = \"k\", token_file = \"token\" }", "token", None)]
+fn what_unlocks_the_vault_may_be_missing(#[case] line: &str, #[case] name: &str, #[case] text: Option<&str>) {
+    let dir = files(&[("lockgate.toml", &format!("[vault]\n{line}\n"))]);
+    text.inspect(|text| std::fs::write(dir.path().join(name), text).unwrap());
+    let loaded = load(&dir.path().join("lockgate.toml")).unwrap_or_else(|e| panic!("{e}"));
+    let lacking: Vec<_> = loaded.lacking.iter().map(|it| (it.line, it.message.contains(name))).collect();
+    assert_eq!(lacking, [(Some(2), true)]);
+    let file = SecretSource::File(dir.path().join(name));
+    match loaded.config.vault {
+        KeySource::Transit(transit) => assert_eq!(transit.token, file),
+        source => assert_eq!(source, KeySource::Secret(file)),
+    }
+}
+
+#[test]
+fn what_is_missing_stands_among_what_is_wrong() {
+    let dir = files(&[("lockgate.toml", "workers = 0\n[vault]\nkey_file = \"vault.key\"\n[listen]\nadmin = 1\n")]);
+    let wrong = load(&dir.path().join("lockgate.toml")).expect_err("two errors");
+    assert_eq!(wrong.iter().map(|it| it.line).collect::<Vec<_>>(), [Some(1), Some(3), Some(5)]);
 }

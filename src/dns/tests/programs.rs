@@ -15,18 +15,16 @@ fn script(directory: &TempDir, text: &str) -> String {
 #[case::done("exit 0", None)]
 #[case::failed("echo; echo 'no such zone' >&2; echo more >&2; exit 3", Some("exit status: 3: no such zone"))]
 #[case::silent("exit 1", Some("exit status: 1, and nothing on standard error"))]
-#[case::endless("sleep 1000 & sleep 1000", Some("it was killed after 500ms"))]
+#[case::endless("sleep 1000 & sleep 1000", Some("it was killed after 500ms, and nothing on standard error"))]
+#[case::waiting("echo 'no lock yet' >&2; sleep 1000 & sleep 1000", Some("it was killed after 500ms: no lock yet"))]
 #[case::talkative("head -c 1000000 /dev/zero >&2; head -c 1000000 /dev/zero; exit 0", None)]
 #[case::leaves_something("sleep 3 & exit 0", None)]
 #[tokio::test]
 async fn a_program_is_called(#[case] text: &str, #[case] expected: Option<&str>) {
     let (named, directory) = (named().await, tempfile::tempdir().unwrap());
     let hook = script(&directory, text);
-    let dns = exec(&["sh", &hook, "--zone"], named.address);
-    let mut records = open(&dns);
-    if text.contains("1000 &") {
-        records = records.with_exec_timeout(Duration::from_millis(500));
-    }
+    let timeout = Duration::from_millis(if text.contains("1000 &") { 500 } else { 60_000 });
+    let records = open(&exec_within(&["sh", &hook, "--zone"], named.address, timeout));
     let began = Instant::now();
     let name = "_acme-challenge.delegated.example.test";
     let result = records.present(name, "value with spaces; $(true)").await;

@@ -215,7 +215,7 @@ fn control_is_proved_by(
     #[case] expected: &str,
 ) {
     let dns = Dns {
-        provider: DnsProvider::Exec { command: vec!["true".to_owned()] },
+        provider: DnsProvider::Exec { command: vec!["true".to_owned()], timeout: Duration::ZERO },
         resolvers: vec![],
         propagation_timeout: Duration::ZERO,
         ttl: Duration::ZERO,

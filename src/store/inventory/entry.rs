@@ -186,6 +186,26 @@ pub struct Attempts {
     pub problem: String,
     /// The one thing to do about it.
     pub advice: String,
+    /// The authorities that asked to be left alone with it, each once.
+    pub held_off: Vec<HeldOff>,
+}
+
+impl Attempts {
+    /// Until when the authority with this directory is to be left alone, if that is after `now`. What it asked for in
+    /// what is now the future, by a clock that was wrong, keeps nobody waiting.
+    pub fn held_off_until(&self, ca: &str, now: UnixTime) -> Option<UnixTime> {
+        let held_off = self.held_off.iter().find(|of| of.ca == ca).filter(|of| now < of.until);
+        held_off.filter(|_| self.last_at <= now).map(|of| of.until)
+    }
+}
+
+/// An authority that asked to be left alone with a subject (Retry-After; RFC 8555, section 6.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOff {
+    /// Its directory URL.
+    pub ca: String,
+    /// Not asked for it again before.
+    pub until: UnixTime,
 }
 
 /// Something else that is kept sealed, with what may be read of it: the internal authority and its root.

@@ -153,6 +153,10 @@ fn attempts(subject: &str, role: Role) -> Attempts {
         ca: CA.into(),
         problem: "urn:ietf:params:acme:error:caa: \u{1f}\nno".into(),
         advice: "set a CAA record".into(),
+        held_off: vec![
+            HeldOff { ca: CA.into(), until: NOW.plus_secs(3600) },
+            HeldOff { ca: "https://other.example/acme?a=1".into(), until: UnixTime::from_secs(-1) },
+        ],
     }
 }
 
@@ -368,6 +372,17 @@ async fn failures_are_noted_and_forgotten_by_subject_and_role() {
     world.inventory.forget_attempts(&own.subject, Role::Own).await.unwrap();
     let world = world.reopened().await;
     assert_eq!(world.inventory.attempts().await.unwrap(), [standby]);
+}
+
+#[rstest]
+#[case::asked(CA, 20, Some(3600))]
+#[case::over(CA, 3600, None)]
+#[case::another("https://third.example", 20, None)]
+// What is now the future is a clock that was wrong.
+#[case::stepped_back(CA, 19, None)]
+fn an_authority_is_left_alone_until_it_said(#[case] ca: &str, #[case] now: i64, #[case] until: Option<i64>) {
+    let attempts = attempts("example.com", Role::Own);
+    assert_eq!(attempts.held_off_until(ca, NOW.plus_secs(now)), until.map(|secs| NOW.plus_secs(secs)));
 }
 
 #[tokio::test]

@@ -59,6 +59,11 @@ pub(super) fn has_log(path: &Path) -> bool {
     fs::symlink_metadata(with_suffix(path, LOG)).is_ok()
 }
 
+/// Whether there is anything in the log.
+pub(super) fn has_log_with_content(path: &Path) -> bool {
+    fs::metadata(with_suffix(path, LOG)).is_ok_and(|log| log.len() > 0)
+}
+
 /// Copies a database and its log, as far as it has one, to a name that is free.
 pub(super) fn copy(path: &Path, to: &Path) -> io::Result<()> {
     for suffix in ["", LOG] {

@@ -7,22 +7,28 @@ mod read;
 mod salvage;
 
 use std::future::poll_fn;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::StoreError;
 use super::super::inventory::{FILE, Role};
-use super::{Layout, Sqlite};
+use super::{Layout, Sqlite, error};
 use crate::clock::UnixTime;
 use crate::name::DomainName;
 
 /// The database for certificates.
 const LAYOUT: Layout = Layout {
     file: FILE,
-    schema: &[include_str!("../schema/sqlite_inventory/0001_certificates.sql")],
+    schema: &[
+        include_str!("../schema/sqlite_inventory/0001_certificates.sql"),
+        include_str!("../schema/sqlite_inventory/0002_held_off.sql"),
+    ],
     // To the last row: whoever opens it reads them all anyway, and damage can still be dealt with now. Lengths stand in
     // a row's head, so that long values are not read.
     probe: "SELECT (SELECT total(length(wrapped)) FROM data_key NOT INDEXED),
@@ -33,7 +39,7 @@ const LAYOUT: Layout = Layout {
             (SELECT total(length(der)) FROM issuer NOT INDEXED),
             (SELECT total(length(sealed_key)) FROM account NOT INDEXED),
             (SELECT total(length(sealed_key)) FROM acme_order NOT INDEXED),
-            (SELECT total(length(advice)) FROM attempts NOT INDEXED),
+            (SELECT total(length(held_off)) FROM attempts NOT INDEXED),
             (SELECT total(length(public)) FROM secret NOT INDEXED)",
     page_bytes: PAGE_BYTES,
     writer_cache_kib: 2048,
@@ -49,6 +55,13 @@ pub(in crate::store) struct InventoryDb(Sqlite);
 impl InventoryDb {
     pub(in crate::store) async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         salvage::finish(data_dir)?;
+        // Where a process left its log and the log's index on a disk that is read-only by now, SQLite opens it all the
+        // same, and only fails at the first write.
+        let path = data_dir.join(FILE);
+        match access(&path, Access::WRITE_OK) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(error(&path, io::Error::from(errno).into())),
+        }
         Sqlite::open_sound(&LAYOUT, data_dir).await.map(Self)
     }
 
@@ -57,12 +70,22 @@ impl InventoryDb {
         data_dir: &Path,
         now: UnixTime,
     ) -> Result<(Self, Option<PathBuf>, u64), StoreError> {
-        let (set_aside, rows) = salvage::replace(data_dir, now).await?;
+        let unsalvaged = |source| StoreError::Unsalvaged { path: data_dir.join(FILE), source };
+        // Where the first step would fail, none is taken.
+        access(data_dir, Access::WRITE_OK).map_err(|e| unsalvaged(io::Error::from(e).into()))?;
+        let (set_aside, rows) = salvage::replace(data_dir, now).await.map_err(|error| match error {
+            StoreError::Unavailable { source, .. } => unsalvaged(source),
+            error => error,
+        })?;
         Ok((Self::open(data_dir).await?, set_aside, rows))
     }
 
     pub(in crate::store) async fn open_to_read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
         Sqlite::open_to_read(&LAYOUT, data_dir).await.map(|sqlite| sqlite.map(Self))
+    }
+
+    pub(in crate::store) async fn open_still(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        Sqlite::open_still_with_log(&LAYOUT, data_dir).await.map(|sqlite| sqlite.map(Self))
     }
 
     pub(in crate::store) async fn close(&self) {

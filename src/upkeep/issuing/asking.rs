@@ -30,6 +30,9 @@ impl Issuing {
         if !self.workshop.custody.vault().is_open() {
             return Err("the vault is locked: see `lockgate vault status`".to_owned());
         }
+        if !self.workshop.custody.is_ready() {
+            return Err("the inventory can only be read: nothing is issued until its disk can be written".to_owned());
+        }
         let acme = self.acme.clone().filter(|acme| acme.agreed_to_terms);
         let acme = acme.ok_or("nothing is ordered without `agree_to_terms = true` in `[acme]`")?;
         let parse = |name: &String| DomainName::parse(name).map_err(|error| format!("{name}: {error}"));

@@ -97,3 +97,6 @@ pub fn jitter(task: &Task) -> u64 {
     task.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

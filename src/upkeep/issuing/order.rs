@@ -173,7 +173,8 @@ impl Workshop {
             }
             Verdict::Failed | Verdict::Limited => {
                 let problem = "`ask` did not answer whether it is still to be served".to_owned();
-                Err(Failure::here(&job.authority, problem))
+                let advice = "let `ask` answer: 2xx for yes, 404 or 410 for no".to_owned();
+                Err(Failure { advice, ..Failure::here(&job.authority, problem) })
             }
         }
     }

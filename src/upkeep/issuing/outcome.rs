@@ -10,19 +10,15 @@ use super::asking::answer;
 use super::due::jitter;
 use super::order::{Failure, Job};
 use super::queue::Task;
-use super::{Issuing, lock, try_lock};
+use super::{Issuing, try_lock};
 use crate::alert::{Alert, AlertKind};
 use crate::clock::UnixTime;
 use crate::control::{Kept, Ordered};
 use crate::issuance::Authority;
 use crate::issuance::backoff::next_attempt;
 use crate::name::DomainName;
-use crate::store::inventory::{Attempts, CertificateId, Order, OrderId, Role};
+use crate::store::inventory::{Attempts, HeldOff, Order, OrderId, Role};
 
-/// How long a certificate that was replaced is kept after it has expired.
-const KEPT_SECS: i64 = 7 * 86_400;
-/// Certificates given up per tick at most.
-const GIVEN_UP_PER_TICK: usize = 100;
 /// The longest that an authority is left alone with a task because it asked for that.
 const HELD_OFF_MAX_SECS: i64 = 7 * 86_400;
 /// When what failed for trouble of our own is tried again.
@@ -76,7 +72,6 @@ impl Issuing {
         match outcome {
             Ok(kept) => {
                 self.attempts.remove(&task);
-                self.held_off.retain(|(held_off, _), _| *held_off != task);
                 let (issuer, end) = (kept.certificate.issuer().to_owned(), kept.certificate.not_after());
                 let role = if task.role == Role::Standby { "a standby" } else { "a certificate" };
                 self.raise(
@@ -116,10 +111,12 @@ impl Issuing {
             failure.retry_after.map(|after| now.plus_secs(i64::try_from(after.as_secs()).unwrap_or(i64::MAX)));
         // Whoever asked to be left alone is; another authority need not be.
         let is_alone = self.acme.as_ref().is_none_or(|acme| acme.authorities.len() < 2);
-        if let Some(until) = retry_after {
-            let until = until.min(now.plus_secs(HELD_OFF_MAX_SECS));
-            self.held_off.insert((task.clone(), authority.directory.clone()), until);
-        }
+        let mut held_off = before.map_or_else(Vec::new, |attempts| attempts.held_off.clone());
+        held_off.retain(|of| now < of.until && (retry_after.is_none() || of.ca != authority.directory));
+        held_off.extend(retry_after.map(|until| HeldOff {
+            ca: authority.directory.clone(),
+            until: until.min(now.plus_secs(HELD_OFF_MAX_SECS)),
+        }));
         let next_at = match is_ours {
             true => now.plus_secs(AFTER_OWN_TROUBLE_SECS),
             false => next_attempt(failures, first_at, now, retry_after.filter(|_| is_alone), jitter(task)),
@@ -134,6 +131,7 @@ impl Issuing {
             ca: failure.ca.clone(),
             problem: failure.problem.clone(),
             advice: failure.advice.clone(),
+            held_off,
         };
         if let Ok(inventory) = self.workshop.custody.inventory() {
             if let Err(error) = inventory.note_attempts(&attempts).await {
@@ -179,31 +177,6 @@ impl Issuing {
         }
         for subject in subjects {
             self.plan(&control, &subject, now);
-        }
-    }
-
-    /// Forgets what expired long ago and was replaced.
-    pub(super) async fn give_up_what_is_old(&mut self, now: UnixTime) {
-        let Ok(inventory) = self.workshop.custody.inventory() else { return };
-        let control = Arc::clone(&self.control);
-        let old: Vec<CertificateId> = {
-            let Some(control) = try_lock(&control) else { return };
-            let is_old = |kept: &&Arc<Kept>| {
-                let newest = control.kept().newest(&kept.subject, kept.role);
-                let is_replaced = newest.is_some_and(|it| it.id != kept.id);
-                kept.certificate.not_after().secs() < now.secs() - KEPT_SECS && (is_replaced || kept.is_on_demand)
-            };
-            control.kept().all().filter(is_old).map(|kept| kept.id).take(GIVEN_UP_PER_TICK).collect()
-        };
-        for id in &old {
-            if inventory.remove(*id).await.is_err() {
-                return;
-            }
-        }
-        if !old.is_empty() {
-            let mut control = lock(&control);
-            control.give_up(&old);
-            self.forget_gone_aliases(&control);
         }
     }
 

@@ -45,6 +45,12 @@ impl Queue {
         Some(task)
     }
 
+    /// When a task is due.
+    #[cfg(test)]
+    pub fn due_at(&self, task: &Task) -> Option<UnixTime> {
+        self.times.get(task).copied().map(UnixTime::from_secs)
+    }
+
     /// Every task that is planned.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.times.keys()

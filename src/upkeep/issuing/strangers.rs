@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -12,10 +13,13 @@ use crate::control::{Control, Ordered};
 use crate::issuance::OnDemand;
 use crate::issuance::subject::Subject;
 use crate::name::DomainName;
+use crate::on_demand::Pace;
 use crate::store::inventory::Role;
 
 /// Failures of names that nobody configured that are remembered, lest the authority is asked again too soon.
 const MAX_FAILURES: usize = 10_000;
+/// Pause between two complaints that there are too many new ones.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What the loop knows of names that nobody configured.
 #[derive(Debug, Default)]
@@ -31,6 +35,9 @@ pub(super) struct Strangers {
     refused: HashSet<DomainName>,
     /// Tasks that failed, in the order in which they did.
     failed: VecDeque<Task>,
+    pace: Pace,
+    /// When it was last said that there are too many new ones.
+    complained: Option<Instant>,
 }
 
 impl Strangers {
@@ -80,6 +87,11 @@ impl Strangers {
         first.or_else(|| self.aliases.get(&task.subject)).map(|on_demand| &on_demand.site)
     }
 
+    /// Forgets that it failed.
+    pub(super) fn forget_failure(&mut self, task: &Task) {
+        self.failed.retain(|failed| failed != task);
+    }
+
     /// Notes what failed before: of a start, all that did.
     pub(super) fn remember_failures<'a>(&mut self, tasks: impl Iterator<Item = &'a Task>) {
         self.failed = tasks.cloned().collect();
@@ -99,7 +111,7 @@ impl Issuing {
     /// The order to wait for; `None`: there is a certificate.
     fn begin_to_admit(&mut self, name: &DomainName) -> Result<Option<Task>, String> {
         let now = self.workshop.clock.read().now;
-        if !self.is_open || !self.workshop.custody.vault().is_open() {
+        if !self.is_open || !self.workshop.custody.is_ready() {
             return Err("inventory or vault is not open yet".to_owned());
         }
         let task = Task { subject: name.clone(), role: Role::Own };
@@ -114,12 +126,30 @@ impl Issuing {
         if let Some(attempts) = self.attempts.get(&task).filter(|it| it.last_at <= now && now < it.next_at) {
             return Err(format!("{} Next attempt at {}", attempts.problem, attempts.next_at));
         }
+        // One that was served before is renewed here.
+        if !self.strangers.aliases.contains_key(name) {
+            self.let_in(on_demand.max_new_per_hour, Instant::now())?;
+        }
         self.strangers.refused.remove(name);
         self.strangers.first.insert(task.clone(), on_demand);
         // Once: an expired name's renewal is this order.
         self.queue.plan(&task, None);
         self.strangers.queue.plan(&task, Some(now));
         Ok(Some(task))
+    }
+
+    /// Another new name, if there may be one in this hour.
+    fn let_in(&mut self, max_per_hour: usize, now: Instant) -> Result<(), String> {
+        let Err(wait) = self.strangers.pace.let_in(max_per_hour, now) else { return Ok(()) };
+        self.metrics.put_off.inc();
+        let minutes = wait.as_secs() / 60 + 1;
+        let problem = format!("there were {max_per_hour} new names on demand in the hour: the next in {minutes} min");
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= COMPLAINT_PAUSE;
+        if self.strangers.complained.is_none_or(is_due) {
+            self.strangers.complained = Some(now);
+            tracing::warn!("{problem}, unless `acme.on_demand.max_new_per_hour` is raised");
+        }
+        Err(problem)
     }
 
     /// What a first order is for.
@@ -187,7 +217,7 @@ impl Issuing {
 
     /// Notes a failure, and forgets the oldest where there are too many: names are as many as clients like.
     pub(super) async fn forget_old_failures(&mut self, task: &Task) {
-        self.strangers.failed.retain(|failed| failed != task);
+        self.strangers.forget_failure(task);
         self.strangers.failed.push_back(task.clone());
         while self.strangers.failed.len() > MAX_FAILURES {
             let Some(oldest) = self.strangers.failed.pop_front() else { return };

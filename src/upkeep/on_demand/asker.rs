@@ -56,12 +56,13 @@ impl Verdict {
         }
     }
 
-    /// What a status means. Who asks for patience (RFC 9110, section 15.5.9; RFC 6585, section 4) has not said no.
+    /// What a status means. No is only what is said of a name: that it is not there (RFC 9110, sections 15.5.5 and
+    /// 15.5.11). All else may be said of the question, 401 and 403 too: a proxy that guards whoever answers says so to
+    /// everybody when its login is broken, and no renewal may end with that.
     fn of(status: StatusCode) -> Self {
         match status {
-            StatusCode::OK => Self::Approved,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Self::Failed,
-            status if status.is_client_error() => Self::Refused,
+            StatusCode::NOT_FOUND | StatusCode::GONE => Self::Refused,
+            status if status.is_success() => Self::Approved,
             _ => Self::Failed,
         }
     }
@@ -92,9 +93,8 @@ impl Asker {
     /// an approval is good for some time.
     pub async fn ask(&self, on_demand: &OnDemand, name: &DomainName) -> Verdict {
         if is_allowed(on_demand, name) {
-            if self.note(name) {
-                tracing::info!(domain = %name, "approved by `allow`");
-            }
+            // As many as clients like.
+            tracing::debug!(domain = %name, "approved by `allow`");
             return Verdict::Approved;
         }
         if on_demand.ask.is_none() {
@@ -120,7 +120,10 @@ impl Asker {
         }
         let Some(url) = &on_demand.ask else { return Verdict::Refused };
         let verdict = match self.status(url, name).await {
-            Ok(status) => Verdict::of(status),
+            Ok(status) => {
+                tracing::debug!(domain = %name, "`ask` answers {status}");
+                Verdict::of(status)
+            }
             Err(problem) => {
                 tracing::debug!(domain = %name, "`ask` does not answer: {problem}");
                 Verdict::Failed
@@ -177,15 +180,19 @@ mod tests {
 
     #[rstest]
     #[case(200, Verdict::Approved)]
-    #[case(204, Verdict::Failed)]
+    #[case(204, Verdict::Approved)]
     #[case(302, Verdict::Failed)]
-    #[case(400, Verdict::Refused)]
+    #[case(400, Verdict::Failed)]
+    #[case(401, Verdict::Failed)]
+    #[case(403, Verdict::Failed)]
     #[case(404, Verdict::Refused)]
+    #[case(407, Verdict::Failed)]
     #[case(408, Verdict::Failed)]
+    #[case(410, Verdict::Refused)]
     #[case(429, Verdict::Failed)]
     #[case(500, Verdict::Failed)]
     #[case(999, Verdict::Failed)]
-    fn only_200_approves_and_only_a_client_error_refuses(#[case] status: u16, #[case] verdict: Verdict) {
+    fn only_what_is_said_of_the_name_is_an_answer(#[case] status: u16, #[case] verdict: Verdict) {
         assert_eq!(Verdict::of(StatusCode::from_u16(status).unwrap()), verdict);
     }
 
@@ -193,7 +200,7 @@ mod tests {
     async fn without_a_url_only_what_is_allowed_is_approved() {
         let name = |text| DomainName::parse(text).unwrap();
         let allow = vec!["*.customers.example".to_owned()];
-        let on_demand = OnDemand { site: name("www.example.com"), allow, ask: None, max_names: 1 };
+        let on_demand = OnDemand { site: name("www.example.com"), allow, ask: None, max_names: 1, max_new_per_hour: 1 };
         let asker = Asker::default();
         assert_eq!(asker.ask(&on_demand, &name("a.customers.example")).await, Verdict::Approved);
         assert_eq!(asker.ask(&on_demand, &name("a.example")).await, Verdict::Refused);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::dns::dns_query;
+use super::dns::{dns_query, dns_update};
 use super::nginx::free_port;
 use super::process::Process;
 
@@ -29,6 +29,8 @@ pub struct Bind {
 #[derive(Clone, Default)]
 pub struct BindSetup {
     zones: Vec<String>,
+    /// Of those, the ones that everybody may change.
+    open: Vec<String>,
     addresses: Vec<(String, IpAddr)>,
 }
 
@@ -37,6 +39,12 @@ impl BindSetup {
     pub fn zone(mut self, name: &str) -> Self {
         self.zones.push(name.to_owned());
         self
+    }
+
+    /// Adds a zone that everybody may change: the key, and the test by [`Bind::add_txt`].
+    pub fn open_zone(mut self, name: &str) -> Self {
+        self.open.push(name.to_owned());
+        self.zone(name)
     }
 
     /// Puts an A or AAAA record into the zone that the name is in.
@@ -54,14 +62,15 @@ impl BindSetup {
             let file = dir.path().join(format!("{zone}.zone"));
             fs::write(&file, self.zone_file(zone)).expect("zone file");
             let file = file.display();
-            format!("zone \"{zone}\" {{ type primary; file \"{file}\"; allow-update {{ key {KEY_NAME}; }}; }};\n")
+            let who = if self.open.contains(zone) { "any".to_owned() } else { format!("key {KEY_NAME}") };
+            format!("zone \"{zone}\" {{ type primary; file \"{file}\"; allow-update {{ {who}; }}; }};\n")
         });
         let config = format!(
             "options {{
                  directory \"{at}\"; pid-file \"{at}/pid\"; session-keyfile \"{at}/session.key\";
                  lock-file none; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
                  recursion no; dnssec-validation no; notify no; empty-zones-enable no; max-cache-size 4m;
-                 allow-query {{ any; }};
+                 allow-query {{ any; }}; querylog yes;
              }};
              controls {{ }};
              key {KEY_NAME} {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};
@@ -119,6 +128,24 @@ impl Bind {
     #[track_caller]
     pub fn txt(&self, name: &str) -> Vec<String> {
         dns_query(self.server, name, "TXT").values
+    }
+
+    /// Adds a value to the TXT records of a name in an open zone.
+    #[track_caller]
+    pub fn add_txt(&self, zone: &str, name: &str, value: &str) {
+        dns_update(self.server, zone, name, value, true);
+    }
+
+    /// Takes that value away.
+    #[track_caller]
+    pub fn remove_txt(&self, zone: &str, name: &str, value: &str) {
+        dns_update(self.server, zone, name, value, false);
+    }
+
+    /// How often it was asked for the TXT records of a name so far, by anybody.
+    pub fn questions(&self, name: &str) -> usize {
+        let asked = format!(": query: {name} IN TXT ");
+        self.process.lines().iter().filter(|line| line.contains(&asked)).count()
     }
 
     /// Updates to its zones that it has carried out so far.

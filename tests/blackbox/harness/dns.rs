@@ -1,13 +1,17 @@
-//! What a DNS server says of a name, asked directly and without a cache.
+//! What a DNS server says of a name, asked directly and without a cache; and records put there.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use hickory_resolver::Resolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::op::{Message, ResponseCode, update_message};
+use hickory_resolver::proto::rr::rdata::TXT;
+use hickory_resolver::proto::rr::{Name, RData, RecordSet, RecordType};
+
+use super::PATIENCE;
 
 /// An answer; empty when the name has no such record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,32 @@ pub fn dns_query(server: SocketAddr, name: &str, record_type: &str) -> DnsReply 
         Err(NetError::Dns(DnsError::ResponseCode(code))) => DnsReply { code, values: Vec::new() },
         Err(other) => panic!("{record_type} of {name}: {other}"),
     }
+}
+
+/// Has `server` add a value to the TXT records of `name`, or take it away: an unsigned update (RFC 2136).
+#[track_caller]
+pub fn dns_update(server: SocketAddr, zone: &str, name: &str, value: &str, adds: bool) {
+    let [zone, name] = [zone, name].map(|name| Name::from_ascii(format!("{name}.")).expect("a name"));
+    let mut records = RecordSet::with_ttl(name, RecordType::TXT, if adds { 1 } else { 0 });
+    records.add_rdata(RData::TXT(TXT::new(vec![value.to_owned()])));
+    let update = match adds {
+        true => update_message::append(records, zone, false, false),
+        false => update_message::delete_by_rdata(records, zone, false),
+    };
+    let sent = update.to_vec().expect("a message");
+    let exchange = || -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(server)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&[&u16::try_from(sent.len()).expect("short").to_be_bytes()[..], &sent].concat())?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = exchange().unwrap_or_else(|e| panic!("update at {server}: {e}"));
+    let answer = Message::from_vec(&answer).expect("a message");
+    assert_eq!(answer.response_code, ResponseCode::NoError, "the update was refused");
 }
 
 fn text(value: &RData) -> String {

@@ -112,6 +112,13 @@ impl Lockgate {
         self.setup.ca_file()
     }
 
+    /// `lockgate WORDS ... -c FILE` on its configuration and in its environment.
+    #[track_caller]
+    pub fn command(&self, words: &[&str]) -> Output {
+        let env = self.setup.env.iter().map(|(name, value)| (name, value));
+        run(Command::new(program()).args(words).arg("-c").arg(self.config_file()).envs(env))
+    }
+
     pub fn config_file(&self) -> PathBuf {
         self.dir.path().join("lockgate.toml")
     }
@@ -243,7 +250,7 @@ impl Lockgate {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join(DATA_DIR)
+        self.setup.data_dir().unwrap_or_else(|| self.dir.path().join(DATA_DIR))
     }
 
     // The process.
@@ -405,6 +412,7 @@ fn launch(setup: &Setup, dir: &Path, clock: Option<&Clock>, disk: Option<&Disk>)
         command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(program());
     }
     command.arg("run").arg("-c").arg(dir.join("lockgate.toml"));
+    command.envs(setup.env.iter().map(|(name, value)| (name, value)));
     if let Some(clock) = clock {
         clock.govern(&mut command);
     }

@@ -4,11 +4,12 @@
 //!   for every test (no panic, no unexpected ERROR, descriptors back, exit code 0).
 //! - [`Pki`], [`Leaf`]: a certification authority and what it issues, with any names, dates and keys.
 //! - [`Nginx`], [`Scripted`]: a real origin for real traffic, and one that does exactly what a test tells it to.
-//! - [`Disk`]: the program's data directory on a disk that fails when told to.
+//! - [`Disk`]: the program's data directory on a disk that fails when told to; [`SmallDisk`]: one that really is full, or
+//!   read-only.
 //! - [`Pebble`]: a real ACME server; [`FaultCa`]: one in the test's process that errs as a [`Fault`] says.
 //! - [`Managed`]: where a proxy and its authorities find each other; [`Authority`]: one of them.
 //! - [`ChallTestSrv`]: a DNS server that answers what a test puts in; [`Bind`]: a real one that is updated over DNS;
-//!   [`dns_query`]: what a server says of a name.
+//!   [`dns_query`]: what a server says of a name; [`Hoster`]: one that is changed through a program.
 //! - [`TlsClient`], [`Connection`], [`H2`], `curl`, [`Load`]: clients, from single bytes to thousands of requests.
 //!
 //! Nothing here sleeps for a guess: whatever takes time is polled by [`eventually`] under a limit.
@@ -22,6 +23,7 @@ mod disk;
 mod dns;
 mod fault_ca;
 mod h2;
+mod hoster;
 mod load;
 mod lockgate;
 mod managed;
@@ -32,6 +34,7 @@ mod pki;
 mod process;
 mod scripted;
 mod setup;
+mod small_disk;
 mod tls;
 
 use std::thread;
@@ -46,6 +49,7 @@ pub use disk::Disk;
 pub use dns::dns_query;
 pub use fault_ca::{Fault, FaultCa, Resource, RetryAfter};
 pub use h2::H2;
+pub use hoster::{Call, Hoster};
 pub use load::{Load, fill_bucket, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};
 pub use managed::{Authority, Managed};
@@ -54,8 +58,9 @@ pub use nginx::{Nginx, free_port};
 pub use pebble::{Pebble, PebbleSetup};
 pub use pki::{Leaf, Pki, Presented};
 pub use process::{Output, Process, lockgate, program, run};
-pub use scripted::{Scripted, response};
+pub use scripted::{Request, Scripted, response};
 pub use setup::{Setup, ToOrigin};
+pub use small_disk::SmallDisk;
 pub use tls::{Connection, Failure, TlsClient, client_hello};
 
 /// How long anything may take that ought to happen soon; generous, because test machines are busy.

@@ -28,6 +28,7 @@ pub struct Setup {
     pub(super) clock: Option<Start>,
     pub(super) has_disk: bool,
     pub(super) max_fds: Option<u32>,
+    pub(super) env: Vec<(String, String)>,
     pub(super) expected_errors: Vec<String>,
 }
 
@@ -59,6 +60,7 @@ impl Setup {
             clock: None,
             has_disk: false,
             max_fds: None,
+            env: Vec::new(),
             expected_errors: Vec::new(),
         };
         setup
@@ -173,10 +175,22 @@ impl Setup {
         self
     }
 
+    /// The program has this variable in its environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().to_str().expect("UTF-8").to_owned()));
+        self
+    }
+
     /// ERROR lines that contain this are what the test wants to see.
     pub fn expect_error(mut self, contains: &str) -> Self {
         self.expected_errors.push(contains.to_owned());
         self
+    }
+
+    /// `data_dir`, if it is written.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        let (_, value) = self.keys.iter().find(|(key, _)| key == "data_dir")?;
+        Some(value.trim_matches('\'').into())
     }
 
     /// Runs the proxy and waits until it is ready.

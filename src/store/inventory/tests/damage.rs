@@ -53,6 +53,13 @@ async fn contents(inventory: &Inventory) -> (usize, Vec<usize>) {
     (certificates.certificates.len(), lost)
 }
 
+/// As it was before authorities that want to be left alone were kept.
+async fn closed_older() -> TempDir {
+    let dir = closed().await;
+    tamper(dir.path(), "ALTER TABLE attempts DROP COLUMN held_off; PRAGMA user_version = 1").await;
+    dir
+}
+
 /// Fills pages with garbage; the first one is 1. Negative: counted from the end.
 fn overwrite(path: &Path, pages: impl IntoIterator<Item = u64>) {
     let file = fs::File::options().write(true).open(path).unwrap();
@@ -85,6 +92,31 @@ async fn a_newer_database_is_left_alone() {
     let refused = Inventory::open_to_read(dir.path()).await;
     assert!(matches!(refused, Err(StoreError::Newer(_))), "{refused:?}");
     assert!(before == fs::read(dir.path().join(FILE)).unwrap());
+}
+
+#[rstest]
+#[case::sound(None, CERTIFICATES as usize)]
+#[case::first_page(Some("sqlite_schema"), CERTIFICATES as usize)]
+#[case::a_row(Some("certificate"), CERTIFICATES as usize - 4)]
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date(#[case] damaged: Option<&str>, #[case] least: usize) {
+    let dir = closed_older().await;
+    let refused = Inventory::open_to_read(dir.path()).await;
+    assert!(matches!(refused, Err(StoreError::Older(_))), "{refused:?}");
+    match damaged {
+        Some("sqlite_schema") => overwrite(&dir.path().join(FILE), [1]),
+        Some(_) => overwrite(&dir.path().join(FILE), leaf_pages(dir.path()).await.get(20).copied()),
+        None => {}
+    }
+    let inventory = Inventory::open(dir.path(), NOW).await.unwrap().inventory;
+    // Of what is compared, only what failed is another: nobody was noted to want to be left alone.
+    let (certificates, lost) = contents(&inventory).await;
+    assert!(certificates >= least && lost == [4], "{certificates} {lost:?}");
+    let mut kept = attempts("example.com", Role::Own);
+    kept.held_off.clear();
+    assert_eq!(inventory.attempts().await.unwrap(), [kept]);
+    inventory.note_attempts(&attempts("example.com", Role::Own)).await.unwrap();
+    assert!(contents(&inventory).await.1.is_empty());
 }
 
 #[tokio::test]
@@ -264,4 +296,56 @@ async fn what_was_not_complete_is_not() {
     fs::write(dir.path().join("certificates.db.copy-wal"), "half").unwrap();
     overwrite(&dir.path().join(FILE), [1]);
     assert_eq!(salvaged(dir.path()).await, (CERTIFICATES as usize, vec![]));
+}
+
+/// The files of a process that was killed: what was kept last is in the log alone.
+async fn killed() -> TempDir {
+    let dir = closed().await;
+    let inventory = open(dir.path()).await;
+    inventory.keep(&numbered(1000)).await.unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    for file in [FILE, "certificates.db-wal"] {
+        fs::copy(dir.path().join(file), killed.path().join(file)).unwrap();
+    }
+    inventory.close().await;
+    killed
+}
+
+/// Reads it as it stands, and sees that nothing was changed.
+async fn still(dir: &Path) -> (usize, Vec<usize>) {
+    let bytes = || files(dir).into_iter().map(|file| (fs::read(dir.join(&file)).unwrap(), file)).collect::<Vec<_>>();
+    let before = bytes();
+    let inventory = Inventory::open_still(dir).await.unwrap().unwrap();
+    let found = contents(&inventory).await;
+    assert!(inventory.keep(&numbered(2000)).await.is_err());
+    assert!(bytes() == before, "beside the open one: {:?}", files(dir));
+    inventory.close().await;
+    assert!(bytes() == before, "afterwards: {:?}", files(dir));
+    found
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_written_is_read_as_it_stands() {
+    assert!(Inventory::open_still(tempfile::tempdir().unwrap().path()).await.unwrap().is_none());
+    assert_eq!(still(closed().await.path()).await, (CERTIFICATES as usize, vec![]));
+    assert_eq!(still(killed().await.path()).await, (CERTIFICATES as usize + 1, vec![]));
+    let emptied = closed().await;
+    fs::write(emptied.path().join("certificates.db-wal"), "").unwrap();
+    assert_eq!(still(emptied.path()).await, (CERTIFICATES as usize, vec![]));
+}
+
+#[tokio::test]
+async fn one_that_is_damaged_where_nothing_can_be_written_is_left_alone_and_read_beside_the_damage() {
+    let dir = closed().await;
+    let mut conn = connect(dir.path()).await;
+    let index: i64 =
+        sqlx::query_scalar("SELECT pageno FROM dbstat WHERE name = 'issuer_copy'").fetch_one(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    overwrite(&dir.path().join(FILE), [index as u64]);
+    // In the way of what is carried over.
+    fs::create_dir_all(dir.path().join("certificates.db.salvaged/full")).unwrap();
+    let refused = Inventory::open(dir.path(), NOW).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unsalvaged { .. }) && refused.is_for_writing(), "{refused:?}");
+    fs::remove_dir_all(dir.path().join("certificates.db.salvaged")).unwrap();
+    assert_eq!(still(dir.path()).await, (CERTIFICATES as usize, vec![]));
 }

@@ -88,6 +88,8 @@ async fn absurd_times_are_times() {
 #[case::not_utf8("UPDATE acme_order SET url = CAST(x'ff' AS TEXT) WHERE id = 1")]
 #[case::failures("UPDATE attempts SET failures = -1 WHERE role = 'own'")]
 #[case::more_failures("UPDATE attempts SET failures = 4294967296 WHERE role = 'own'")]
+#[case::held_off("UPDATE attempts SET held_off = 'soon https://ca.example' WHERE role = 'own'")]
+#[case::nobody_held_off("UPDATE attempts SET held_off = '5' WHERE role = 'own'")]
 #[case::data_key("UPDATE data_key SET id = -1 WHERE id = 1")]
 #[case::account("UPDATE account SET url = CAST(x'ff' AS TEXT) WHERE eab_kid = ''")]
 #[tokio::test]

@@ -4,8 +4,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::super::StoreError;
-use super::super::super::inventory::{Attempts, Order, OrderId, PROBLEM_CHARS_MAX, Role};
-use super::{InventoryDb, name, read_usable, role, time, value};
+use super::super::super::inventory::{Attempts, HeldOff, Order, OrderId, PROBLEM_CHARS_MAX, Role};
+use super::{InventoryDb, name, read_usable, role, shortened, time, value};
+use crate::clock::UnixTime;
 use crate::name::DomainName;
 
 impl InventoryDb {
@@ -57,7 +58,7 @@ impl InventoryDb {
 
     pub(in crate::store) async fn attempts(&self) -> Result<Vec<Attempts>, StoreError> {
         let mut conn = self.reader().await?;
-        let sql = "SELECT subject, role, failures, first_at, last_at, next_at, ca, problem, advice
+        let sql = "SELECT subject, role, failures, first_at, last_at, next_at, ca, problem, advice, held_off
                    FROM attempts ORDER BY subject, role";
         let read = read_usable(&mut conn, sql, "a failed attempt", attempts).await;
         self.end(conn, read)
@@ -65,11 +66,12 @@ impl InventoryDb {
 
     pub(in crate::store) async fn note_attempts(&self, attempts: &Attempts) -> Result<(), StoreError> {
         let mut conn = self.writer().await?;
-        let shortened = |text: &str| text.chars().take(PROBLEM_CHARS_MAX).collect::<String>();
+        let cut = |text: &str| text.chars().take(PROBLEM_CHARS_MAX).collect::<String>();
+        let held_off: Vec<_> = attempts.held_off.iter().map(|of| format!("{} {}", of.until.secs(), of.ca)).collect();
         let done = sqlx::query(
             "INSERT OR REPLACE INTO attempts
-             (subject, role, failures, first_at, last_at, next_at, ca, problem, advice)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (subject, role, failures, first_at, last_at, next_at, ca, problem, advice, held_off)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(attempts.subject.as_str())
         .bind(attempts.role.label())
@@ -78,8 +80,9 @@ impl InventoryDb {
         .bind(attempts.last_at.secs())
         .bind(attempts.next_at.secs())
         .bind(&*attempts.ca)
-        .bind(shortened(&attempts.problem))
-        .bind(shortened(&attempts.advice))
+        .bind(cut(&attempts.problem))
+        .bind(cut(&attempts.advice))
+        .bind(held_off.join("\n"))
         .execute(&mut *conn)
         .await;
         self.end(conn, done).map(drop)
@@ -147,5 +150,12 @@ fn attempts(row: &SqliteRow) -> Result<Attempts, String> {
         ca: value(row, 6)?,
         problem: value(row, 7)?,
         advice: value(row, 8)?,
+        held_off: value::<&str>(row, 9)?.lines().map(held_off).collect::<Result<_, _>>()?,
     })
+}
+
+fn held_off(line: &str) -> Result<HeldOff, String> {
+    let fields = line.split_once(' ').and_then(|(until, ca)| Some((until.parse().ok()?, ca)));
+    let (until, ca) = fields.ok_or_else(|| format!("`{}` is not a time and an authority", shortened(line)))?;
+    Ok(HeldOff { ca: ca.to_owned(), until: UnixTime::from_secs(until) })
 }

@@ -37,7 +37,7 @@ const TABLES: [(&str, &str); 7] = [
         "id, subject, tenant, role, provenance, ca, facts, not_after, fingerprint, leaf, issuers, sealed_key, kept_at,
          revoked_at, ari_start, ari_end, ari_next",
     ),
-    ("attempts", "subject, role, failures, first_at, last_at, next_at, ca, problem, advice"),
+    ("attempts", "subject, role, failures, first_at, last_at, next_at, ca, problem, advice, held_off"),
 ];
 
 /// Of the tables that have a copy of each row, on other pages, the index that it is.

@@ -1,0 +1,296 @@
+//! The loop, step by step, at any date. Orders are begun for real, with authorities that nobody reaches; how they end is
+//! for each test to say.
+
+mod bench;
+
+use rstest::rstest;
+
+use super::*;
+use crate::certificate::fixture::{DAY, NOW};
+use bench::{Bench, failure, name, own, rate_limit, standby};
+
+const HOUR: i64 = 3600;
+/// The first back-off, and its jitter.
+const BACK_OFF: i64 = 600;
+const JITTER: i64 = 30;
+
+#[tokio::test]
+async fn a_thousand_names_due_at_once_make_an_orderly_queue() {
+    const NAMES: usize = 1000;
+    const MAX: usize = 16;
+    let names: Vec<String> = (0..NAMES).map(|number| format!("d{number:03}.many.example")).collect();
+    let mut bench =
+        Bench::new(&names.iter().map(String::as_str).collect::<Vec<_>>(), |acme| acme.max_orders = MAX).await;
+    bench.ring("stranger.example");
+    let (mut begun, mut rounds) = (Vec::new(), 0);
+    while begun.len() <= NAMES {
+        let before = bench.under_way();
+        bench.step(NOW).await;
+        let fresh: Vec<_> = bench.under_way().into_iter().filter(|task| !before.contains(task)).collect();
+        assert!(fresh.len() <= STARTS_PER_TICK && before.len() + fresh.len() <= MAX, "{before:?} {fresh:?}");
+        let waiting = NAMES.saturating_sub(begun.len() + fresh.len());
+        assert_eq!(bench.issuing.metrics.waiting.get(), i64::try_from(waiting).unwrap());
+        begun.extend(fresh);
+        // Some take longer than others.
+        if bench.under_way().len() == MAX || begun.len() >= NAMES {
+            for task in bench.under_way().into_iter().take(1 + rounds % 4) {
+                bench.issued(&task, 0, 90).await;
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 2 * NAMES, "{} begun", begun.len());
+    }
+    let subjects: Vec<_> = begun.iter().map(|task| task.subject.as_str()).collect();
+    assert_eq!(subjects[..NAMES], names, "each once, in order");
+    assert_eq!(subjects[NAMES..], ["stranger.example"], "nobody's name comes last");
+}
+
+#[tokio::test]
+async fn strangers_have_half_of_the_places_and_renewals_go_before_them() {
+    let mut bench = Bench::new(&["a.example"], |acme| acme.max_orders = 4).await;
+    bench.step(NOW).await;
+    bench.issued(&own("a.example"), 0, 90).await;
+    for number in 0..4 {
+        bench.ring(&format!("s{number}.test"));
+    }
+    bench.step(NOW.plus_secs(61 * DAY)).await;
+    assert_eq!(bench.under_way(), [own("a.example"), own("s0.test"), own("s1.test")]);
+    bench.failed(&own("s0.test"), failure()).await;
+    bench.step(NOW.plus_secs(61 * DAY)).await;
+    assert_eq!(bench.under_way(), [own("a.example"), own("s1.test"), own("s2.test")]);
+}
+
+#[tokio::test]
+async fn a_stranger_that_failed_is_not_ordered_again_at_once() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.ring("s.test");
+    bench.step(NOW).await;
+    bench.failed(&own("s.test"), failure()).await;
+    bench.set(NOW.plus_secs(BACK_OFF - 1));
+    let refused = bench.ring("s.test").try_recv().unwrap();
+    assert!(refused.message.contains("out of paper Next attempt at"), "{refused:?}");
+    bench.set(NOW.plus_secs(BACK_OFF + JITTER));
+    assert!(bench.ring("s.test").try_recv().is_err(), "it is ordered, and waited for");
+}
+
+#[tokio::test]
+async fn one_that_is_not_approved_again_is_not_renewed_before_somebody_rings() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.ring("s.test");
+    bench.step(NOW).await;
+    bench.issued(&own("s.test"), 0, 90).await;
+    bench.step(NOW.plus_secs(61 * DAY)).await;
+    bench.failed(&own("s.test"), Failure { is_withdrawn: true, ..failure() }).await;
+    // Whatever else makes it be planned anew.
+    bench.replan("s.test");
+    bench.step(NOW.plus_secs(62 * DAY)).await;
+    assert!(!bench.under_way().contains(&own("s.test")));
+    assert_eq!(bench.planned(&own("s.test")), None);
+    // Its certificate serves to its end; then it is a stranger again, and may be approved.
+    bench.set(NOW.plus_secs(61 * DAY));
+    assert!(bench.ring("s.test").try_recv().unwrap().ok);
+    bench.set(NOW.plus_secs(91 * DAY));
+    assert!(bench.ring("s.test").try_recv().is_err());
+    bench.step(NOW.plus_secs(91 * DAY)).await;
+    bench.issued(&own("s.test"), 91, 181).await;
+    assert!(bench.planned(&own("s.test")).is_some(), "approved is not refused");
+}
+
+#[tokio::test]
+async fn a_clock_that_stepped_back_has_everything_planned_anew() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), Failure { retry_after: Some(Duration::from_secs(86_400)), ..failure() }).await;
+    let planned = bench.planned(&own("a.example")).unwrap();
+    assert!(planned >= NOW.plus_secs(DAY), "{planned}");
+    let earlier = NOW.plus_secs(-10 * DAY);
+    bench.step(earlier).await;
+    assert_eq!(bench.planned(&own("a.example")), Some(earlier.plus_secs(BACK_OFF)));
+}
+
+#[tokio::test]
+async fn whoever_failed_is_tried_every_ten_minutes_for_an_hour_and_hourly_after_also_by_a_restart() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    let (task, mut now, mut pauses) = (own("a.example"), NOW, Vec::new());
+    for _ in 0..9 {
+        bench.step(now).await;
+        assert_eq!(bench.under_way(), std::slice::from_ref(&task), "at {now}");
+        bench.failed(&task, failure()).await;
+        let next = bench.planned(&task).unwrap();
+        bench.step(next.plus_secs(-1)).await;
+        assert_eq!(bench.under_way(), []);
+        pauses.push((next.secs() - now.secs()) / BACK_OFF);
+        now = next;
+    }
+    assert_eq!(pauses, [1, 1, 1, 1, 1, 1, 6, 6, 6]);
+    bench.set(now.plus_secs(-1));
+    let mut bench = bench.restarted(&["a.example"]).await;
+    bench.step(now.plus_secs(-1)).await;
+    assert_eq!((bench.under_way(), bench.planned(&task)), (vec![], Some(now)));
+    // What succeeds has never failed.
+    bench.step(now).await;
+    bench.issued(&task, 0, 90).await;
+    assert!(bench.issuing.attempts.is_empty());
+}
+
+#[tokio::test]
+async fn trouble_of_our_own_is_no_failure_of_the_authoritys() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    for round in 0..20 {
+        let now = NOW.plus_secs(round * 60);
+        bench.step(now).await;
+        assert_eq!(bench.under_way(), [own("a.example")], "after a minute, however often");
+        bench.failed(&own("a.example"), Failure { ca: String::new(), ..failure() }).await;
+        assert_eq!(bench.planned(&own("a.example")), Some(now.plus_secs(60)));
+    }
+    assert_eq!(bench.issuing.attempts[&own("a.example")].failures, 0);
+}
+
+#[rstest]
+#[case::alone(&["one private"], HOUR, None)]
+#[case::with_another(&["one private", "two private"], BACK_OFF, Some("two"))]
+#[tokio::test]
+async fn who_wants_to_be_left_alone_with_a_name_is(
+    #[case] authorities: &[&str],
+    #[case] until: i64,
+    #[case] then: Option<&str>,
+) {
+    let mut bench = Bench::with(&["a.example"], authorities, |_| ()).await;
+    bench.step(NOW).await;
+    assert_eq!(bench.begun(&own("a.example")).await.0, "one");
+    bench.failed(&own("a.example"), rate_limit(HOUR)).await;
+    bench.step(NOW.plus_secs(until - 1)).await;
+    assert_eq!(bench.under_way(), []);
+    // Another one is asked as soon as it may be tried again.
+    bench.step(NOW.plus_secs(until + JITTER)).await;
+    assert_eq!(bench.under_way().len(), 1);
+    assert_eq!(bench.begun(&own("a.example")).await.0, then.unwrap_or("one"));
+}
+
+#[tokio::test]
+async fn who_refuses_three_for_their_haste_is_left_alone_by_all() {
+    let names = ["a.example", "b.example", "c.example", "d.example"];
+    let mut bench = Bench::new(&names, |acme| acme.max_orders = 3).await;
+    bench.step(NOW).await;
+    for (number, refused) in names[..3].iter().enumerate() {
+        let until = bench.issuing.workshop.accounts.paused_until(&bench.authority("one"), NOW);
+        assert_eq!(until, None, "{number} were refused");
+        bench.failed(&own(refused), rate_limit(HOUR)).await;
+    }
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), []);
+    let planned = bench.planned(&own("d.example")).unwrap().secs() - NOW.secs();
+    assert!((HOUR..HOUR + 256).contains(&planned), "{planned}");
+    // A clock that steps back makes no pause longer than the longest.
+    bench.step(NOW.plus_secs(-30 * DAY)).await;
+    bench.step(NOW.plus_secs(-30 * DAY + BACK_OFF)).await;
+    assert!(!bench.under_way().is_empty());
+}
+
+#[rstest]
+#[case::from_another(&["one private", "two private"], Some("two"))]
+#[case::nobody_else(&["one private"], None)]
+#[case::of_a_domain_that_another_served(&["two private"], Some("two"))]
+#[tokio::test]
+async fn a_standby_comes_from_another_authority_than_the_one_that_does_not_renew(
+    #[case] authorities: &[&str],
+    #[case] from: Option<&str>,
+) {
+    let mut bench = Bench::with(&["a.example"], &["one private"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.issued(&own("a.example"), 0, 90).await;
+    bench.apply(&["a.example"], authorities, |_| ());
+    bench.step(NOW.plus_secs(84 * DAY)).await;
+    // One name is in one order at a time: its own comes first.
+    assert_eq!(bench.under_way(), [own("a.example")]);
+    bench.failed(&own("a.example"), failure()).await;
+    bench.step(NOW.plus_secs(84 * DAY)).await;
+    match from {
+        Some(from) => assert_eq!(bench.begun(&standby("a.example")).await.0, from),
+        None => assert_eq!(bench.under_way(), []),
+    }
+}
+
+#[rstest]
+#[case::there(&["one private", "two private"], true)]
+#[case::elsewhere(&["two private"], false)]
+#[tokio::test]
+async fn an_order_goes_on_where_it_was_placed(#[case] authorities: &[&str], #[case] goes_on: bool) {
+    let mut bench = Bench::with(&[], authorities, |_| ()).await;
+    let url = "https://one.invalid/order/7";
+    bench.leave_orders(&[("a.example", "one", url), ("b.example", "two", "")]);
+    bench.apply(&["a.example", "b.example"], authorities, |_| ());
+    bench.step(NOW).await;
+    assert_eq!(bench.begun(&own("a.example")).await.1, goes_on);
+    assert!(!bench.begun(&own("b.example")).await.1, "one without an URL was not placed");
+}
+
+#[tokio::test]
+async fn what_is_not_configured_any_more_is_forgotten_and_what_is_asked_for_does_not_wait() {
+    let mut bench = Bench::new(&["a.example", "b.example"], |acme| acme.max_orders = 1).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), failure()).await;
+    bench.step(NOW).await;
+    bench.apply(&["a.example"], &["one private"], |_| ());
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("b.example")], "what is under way is not broken off");
+    bench.issued(&own("b.example"), 0, 90).await;
+    assert_eq!(bench.planned(&own("b.example")), None);
+    bench.apply(&["a.example", "b.example"], &["one private"], |_| ());
+    bench.step(NOW).await;
+    assert!(bench.planned(&own("b.example")).is_some());
+    bench.apply(&["a.example"], &["one private"], |_| ());
+    bench.step(NOW).await;
+    assert_eq!(bench.planned(&own("b.example")), None);
+    assert!(bench.ask(&["a.example"]).try_recv().is_err(), "it is waited for");
+    // Also if it is planned anew meanwhile.
+    bench.replan("a.example");
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("a.example")]);
+    bench.issued(&own("a.example"), 0, 90).await;
+    bench.apply(&["a.example"], &["one private"], |acme| acme.agreed_to_terms = false);
+    bench.step(NOW).await;
+    let refused = bench.ask(&["a.example"]).try_recv().unwrap();
+    assert!(!refused.ok && refused.message.contains("agree_to_terms"), "{refused:?}");
+}
+
+#[rstest]
+#[case::uploaded_by_another_tenant("", Some("red"), true)]
+#[case::uploaded_by_its_own("", None, false)]
+#[case::issued_when_it_was_another_tenants("https://one.invalid/directory", Some("red"), false)]
+#[tokio::test]
+async fn what_another_tenant_uploaded_is_nobody_elses_own(
+    #[case] ca: &str,
+    #[case] tenant: Option<&str>,
+    #[case] is_ordered: bool,
+) {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.hold("a.example", ca, tenant);
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way().contains(&own("a.example")), is_ordered);
+}
+
+#[tokio::test]
+async fn names_of_an_order_under_way_are_in_no_other() {
+    let mut bench = Bench::new(&["www.a.example", "a.example"], |_| ()).await;
+    bench.step(NOW).await;
+    // `www` takes its parent along; which one is first is by their names.
+    assert_eq!(bench.under_way(), [own("a.example")]);
+    bench.issued(&own("a.example"), 0, 90).await;
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("www.a.example")]);
+}
+
+#[tokio::test]
+async fn what_was_replaced_is_given_up_a_week_after_its_end_and_what_is_last_never() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.issued(&own("a.example"), -90, -1).await;
+    bench.step(NOW).await;
+    bench.issued(&own("a.example"), -60, 0).await;
+    let mut kept_at = async |days: i64| {
+        bench.issuing.give_up_what_is_old(NOW.plus_secs(days * DAY)).await;
+        lock(&bench.issuing.control).kept().of(&name("a.example")).len()
+    };
+    assert_eq!([kept_at(5).await, kept_at(7).await, kept_at(400).await], [2, 1, 1]);
+}
