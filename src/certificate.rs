@@ -187,6 +187,14 @@ impl Certificate {
         }
     }
 
+    /// The key as it is stored, still sealed. `None`: it did not come out of the store.
+    pub fn sealed_key(&self) -> Option<&[u8]> {
+        match &self.pair {
+            Pair::Plain(_) => None,
+            Pair::Sealed(sealed) => Some(sealed.key()),
+        }
+    }
+
     /// Whether it may be used at `now`: from the second of notBefore up to and including the second of notAfter.
     pub fn is_valid_at(&self, now: UnixTime) -> bool {
         (self.leaf.not_before.secs()..=self.leaf.not_after.secs()).contains(&now.secs())

@@ -76,6 +76,17 @@ pub struct Seal {
     pub peak: Option<Peak>,
 }
 
+/// How a database stands that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// As far as anybody noticed, it is well.
+    Sound,
+    /// Something of it turned out to be damaged.
+    Damaged,
+    /// Its file was removed, or another one is in its place: what is written goes nowhere.
+    Gone,
+}
+
 /// Why a verb was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -39,6 +39,11 @@ impl Sealed {
         std::iter::once(CertificateDer::from(leaf.to_vec())).chain(self.rest.iter().cloned()).collect()
     }
 
+    /// The key, sealed.
+    pub(super) fn key(&self) -> &[u8] {
+        self.parts().1
+    }
+
     /// The key, opened if it is not open. `facts` are those that the leaf must say of itself.
     pub(super) fn certified_key(&self, facts: &Facts) -> Option<Arc<CertifiedKey>> {
         self.keys.key(self.cell.get_or_init(Arc::default), |vault| self.open(facts, vault))
@@ -101,6 +106,7 @@ mod tests {
         let stored = stored();
         let certificate = stored.clone().sealed(&keys);
         assert_eq!((certificate.chain(), certificate.facts()), (stored.chain.clone(), &stored.facts));
+        assert_eq!(certificate.sealed_key(), Some(&*stored.key));
         assert_eq!((vault.asked.load(Ordering::Relaxed), keys.len()), (0, 0));
         let key = certificate.certified_key().unwrap();
         key.keys_match().unwrap();

@@ -1,8 +1,11 @@
 //! The internal authority: the last resort, so that a domain without any valid certificate still answers over TLS.
 //!
 //! Nobody trusts it unless told to. Its key is made at first use; whoever can keep it sealed takes it
-//! ([`InternalCa::export`]) and gives it back to the next process ([`InternalCa::adopt`]). The certificates that it makes
+//! ([`InternalCa::roots`]) and gives it back to the next process ([`InternalCa::adopt`]). The certificates that it makes
 //! stay in memory: one per configured domain, never per name that a client sends.
+//!
+//! A clock that is wrong for a while makes another root, for a time that the first one does not reach to. So the last two
+//! are known: when the clock is right again, so is the root that clients trust.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +45,11 @@ const MAX_COMMON_NAME: usize = 64;
 #[derive(Default)]
 pub struct InternalCa {
     authority: Slot<Authority>,
-    /// Counts authorities, so that no leaf is served whose authority is gone.
+    /// The authority that signed before. Changed only by whoever may make one.
+    before: ArcSwapOption<Authority>,
+    /// How many authorities there were.
+    generations: AtomicU64,
+    /// Which of them signs, so that no leaf is served of another one.
     generation: AtomicU64,
     leaves: DashMap<DomainName, Arc<Slot<Leaf>>>,
 }
@@ -86,20 +93,27 @@ impl InternalCa {
         pem::encode_config(&pem::Pem::new("CERTIFICATE", authority.root.to_vec()), line_ends)
     }
 
-    /// The root certificate (DER) and its key (PKCS#8), to be kept sealed. `None` if there can be none at `now`.
-    pub fn export(&self, now: UnixTime) -> Option<(Vec<u8>, Zeroizing<Vec<u8>>)> {
-        let authority = self.authority(now)?;
-        Some((authority.root.to_vec(), Zeroizing::new(authority.issuer.key().serialized_der().to_vec())))
+    /// The last two roots (DER) and their keys (PKCS#8), to be kept sealed; the one that signs last. Makes none.
+    pub fn roots(&self) -> Vec<(Vec<u8>, Zeroizing<Vec<u8>>)> {
+        let _making = self.authority.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let both = [self.before.load_full(), self.authority.current.load_full()];
+        let export = |it: Arc<Authority>| (it.root.to_vec(), Zeroizing::new(it.issuer.key().serialized_der().to_vec()));
+        both.into_iter().flatten().map(export).collect()
     }
 
-    /// Goes on as the authority that was kept: from now on it signs. Returns whether it can; if not, nothing changes.
+    /// How many authorities there were: another number whenever [`Self::roots`] may be others than before.
+    pub fn generations(&self) -> u64 {
+        self.generations.load(Ordering::Acquire)
+    }
+
+    /// Goes on as the authority that was kept: from now on it signs, and where it does not reach to, the one that signed
+    /// until now. Returns whether it can; if not, nothing changes.
     pub fn adopt(&self, root: &[u8], key_pkcs8: &[u8]) -> bool {
         let _making = self.authority.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = self.generation.load(Ordering::Acquire).wrapping_add(1);
-        let Some(adopted) = Authority::kept(root, key_pkcs8, generation) else { return false };
-        // Leaves of the authority that was here before are made anew.
-        self.generation.store(generation, Ordering::Release);
-        self.authority.current.store(Some(Arc::new(adopted)));
+        let Some(adopted) = Authority::kept(root, key_pkcs8, self.next_generation()) else { return false };
+        let adopted = Arc::new(adopted);
+        self.succeed(&adopted);
+        self.authority.current.store(Some(adopted));
         true
     }
 
@@ -121,11 +135,24 @@ impl InternalCa {
     fn authority(&self, now: UnixTime) -> Option<Arc<Authority>> {
         let fresh = |it: &Authority| it.validity.holds(now) && it.validity.holds(UnixTime::from_secs(leaf_end(now)));
         self.authority.get_or_make(fresh, || {
-            let generation = self.generation.load(Ordering::Acquire).wrapping_add(1);
-            let made = Authority::new(now, generation)?;
-            self.generation.store(generation, Ordering::Release);
-            Some(made)
+            let next = match self.before.load_full().filter(|before| fresh(before)) {
+                Some(before) => before,
+                None => Arc::new(Authority::new(now, self.next_generation())?),
+            };
+            self.succeed(&next);
+            Some(next)
         })
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations.load(Ordering::Acquire).wrapping_add(1)
+    }
+
+    /// From now on `next` signs: leaves of the authority that did before are made anew. Whoever calls it may make one.
+    fn succeed(&self, next: &Authority) {
+        self.before.store(self.authority.current.load_full());
+        self.generations.fetch_max(next.generation, Ordering::AcqRel);
+        self.generation.store(next.generation, Ordering::Release);
     }
 
     fn is_fresh(&self, leaf: &Leaf, now: UnixTime) -> bool {
@@ -148,7 +175,7 @@ impl LastResort for InternalCa {
     fn certificate(&self, domain: &DomainName, now: UnixTime) -> Option<Arc<Certificate>> {
         let leaf = self
             .slot(domain)
-            .get_or_make(|leaf| self.is_fresh(leaf, now), || self.authority(now)?.issue(domain, now))?;
+            .get_or_make(|leaf| self.is_fresh(leaf, now), || self.authority(now)?.issue(domain, now).map(Arc::new))?;
         Some(Arc::clone(&leaf.certificate))
     }
 
@@ -161,7 +188,7 @@ impl LastResort for InternalCa {
 
 impl<T> Slot<T> {
     /// What is there if it is `fresh`; else what `make` gives, which only one thread at a time does.
-    fn get_or_make(&self, fresh: impl Fn(&T) -> bool, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+    fn get_or_make(&self, fresh: impl Fn(&T) -> bool, make: impl FnOnce() -> Option<Arc<T>>) -> Option<Arc<T>> {
         let current = || self.current.load_full().filter(|it| fresh(it));
         if let Some(current) = current() {
             return Some(current);
@@ -171,7 +198,7 @@ impl<T> Slot<T> {
         if let Some(current) = current() {
             return Some(current);
         }
-        let made = Arc::new(make()?);
+        let made = make()?;
         self.current.store(Some(Arc::clone(&made)));
         Some(made)
     }
@@ -366,6 +393,24 @@ mod tests {
     }
 
     #[rstest]
+    #[case::ahead(&[0, 20 * 365 * DAY_SECS, 0, 20 * 365 * DAY_SECS], &[0, 1, 0, 1])]
+    #[case::no_clock_at_the_start(&[-NOW.secs(), 0, 1, -NOW.secs(), 0], &[0, 1, 1, 0, 1])]
+    #[case::ten_years(&[0, CA_SECS, 2 * CA_SECS, 2 * CA_SECS], &[0, 1, 2, 2])]
+    fn when_the_clock_is_right_again_so_is_the_root(#[case] later_secs: &[i64], #[case] expected: &[usize]) {
+        let ca = InternalCa::new();
+        let mut seen: Vec<String> = Vec::new();
+        let shown = later_secs.iter().map(|later| {
+            let root = ca.root_pem(NOW.plus_secs(*later));
+            if !seen.contains(&root) {
+                seen.push(root.clone());
+            }
+            seen.iter().position(|it| *it == root).unwrap()
+        });
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+        assert_eq!((ca.generations(), ca.roots().len()), (seen.len() as u64, 2));
+    }
+
+    #[rstest]
     #[case::dead_clock_battery(UnixTime::from_secs(0), true)]
     #[case::before_the_epoch(UnixTime::from_secs(-1), false)]
     #[case::last_second(UnixTime::from_secs(LAST_SECS), true)]
@@ -388,12 +433,15 @@ mod tests {
         let name = domain("www.example.com");
         let root = before.root_pem(NOW);
         let made_without = after.certificate(&name, NOW).unwrap();
-        let (der, key) = before.export(NOW).unwrap();
+        let (der, key) = before.roots().pop().unwrap();
         assert!(after.adopt(&der, &key));
         assert_eq!(after.root_pem(NOW), root);
         assert!(!Arc::ptr_eq(&made_without, &after.certificate(&name, NOW).unwrap()));
         verify(&after, "www.example.com", "www.example.com", NOW).unwrap();
-        let (_, other_key) = InternalCa::new().export(NOW).unwrap();
+        let other = InternalCa::new();
+        assert!(other.roots().is_empty(), "looking makes none");
+        other.root_pem(NOW);
+        let (_, other_key) = other.roots().pop().unwrap();
         for (der, key) in [(&der[..], &other_key[..]), (&der[1..], &key[..]), (&[], &key[..]), (&der[..], &[])] {
             assert!(!after.adopt(der, key));
             assert_eq!(after.root_pem(NOW), root);

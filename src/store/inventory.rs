@@ -18,8 +18,8 @@ pub use entry::{
     Secret, StoredCertificate, Unusable,
 };
 
-use super::StoreError;
 use super::sqlite::inventory::InventoryDb;
+use super::{Standing, StoreError};
 use crate::clock::UnixTime;
 use crate::issuance::renewal::Window;
 use crate::name::DomainName;
@@ -96,6 +96,11 @@ impl Inventory {
     /// Closes it: what was written is on the disk, and the files may be moved, or opened again.
     pub async fn close(&self) {
         self.db.close().await;
+    }
+
+    /// How it stands. Waits for the disk.
+    pub async fn standing(&self) -> Standing {
+        self.db.standing().await
     }
 
     /// The data keys, in the order of their numbers.
@@ -187,6 +192,15 @@ impl Inventory {
     /// than [`CERTIFICATE_BYTES_MAX`].
     pub async fn keep(&self, new: &NewCertificate) -> Result<CertificateId, StoreError> {
         self.db.keep(new).await
+    }
+
+    /// Puts certificates back, under their numbers, that were in a database that was lost: where a number or a
+    /// certificate is there already nothing changes. Orders' numbers go on from `now`. Returns how many were put back.
+    ///
+    /// # Errors
+    /// As of [`Self::keep`]; some may be back then, and all may be put back again.
+    pub async fn restore(&self, certificates: &[StoredCertificate], now: UnixTime) -> Result<u64, StoreError> {
+        self.db.restore(certificates, now).await
     }
 
     /// Notes what the authority said of a certificate's renewal, instead of what it said before, and when to ask again.

@@ -8,24 +8,25 @@ mod fold;
 pub(super) mod inventory;
 mod read;
 mod seal;
+mod shared;
 mod trim;
 
-use std::collections::HashMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
-use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::pool::PoolConnection;
 use sqlx::query_builder::Separated;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteSynchronous};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, QueryBuilder, SqliteConnection, SqlitePool,
 };
 
+use self::shared::Shared;
 use super::{FILE, StoreError};
 use crate::clock::UnixTime;
 
@@ -74,25 +75,6 @@ pub(super) struct Sqlite {
     /// One connection; read-only like the others if the store was opened to read.
     writer: SqlitePool,
     readers: SqlitePool,
-}
-
-/// What all clones and connections of a database know in common.
-#[derive(Debug)]
-struct Shared {
-    layout: &'static Layout,
-    path: PathBuf,
-    file: Mutex<FileSeen>,
-    /// The ids of names met since the start: most folds are of names that were folded before.
-    ids: Mutex<HashMap<Arc<str>, i64>>,
-}
-
-/// Which file the database is. SQLite would go on writing to one that was deleted or replaced.
-#[derive(Debug)]
-struct FileSeen {
-    /// Device and inode; `None` while there is none.
-    id: Option<(u64, u64)>,
-    /// Connections that are older have another file open.
-    since: Instant,
 }
 
 impl Sqlite {
@@ -245,51 +227,18 @@ impl Sqlite {
     fn end<T>(&self, mut conn: PoolConnection<sqlx::Sqlite>, done: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         done.map_err(|e| {
             conn.close_on_drop();
-            error(&self.shared.path, e)
+            let error = error(&self.shared.path, e);
+            if matches!(error, StoreError::Damaged { .. }) {
+                self.shared.note_damage();
+            }
+            error
         })
-    }
-}
-
-impl Shared {
-    fn new(layout: &'static Layout, path: PathBuf) -> Self {
-        let file = FileSeen { id: file_id(&path), since: Instant::now() };
-        Self { layout, path, file: Mutex::new(file), ids: Mutex::default() }
-    }
-
-    fn pool(self: &Arc<Self>, connections_max: u32, options: SqliteConnectOptions) -> SqlitePool {
-        let shared = Arc::clone(self);
-        PoolOptions::new()
-            .max_connections(connections_max)
-            .acquire_timeout(WAIT_MAX)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .before_acquire(move |_, connection| {
-                let is_current = shared.has_open(connection.age);
-                Box::pin(async move { Ok(is_current) })
-            })
-            .connect_lazy_with(options)
-    }
-
-    /// Whether a connection of this age has the file open that is there now.
-    fn has_open(&self, age: Duration) -> bool {
-        let id = file_id(&self.path);
-        let mut seen = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.id != id {
-            *seen = FileSeen { id, since: Instant::now() };
-            // Another database may have given other ids.
-            self.ids.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        }
-        age <= seen.since.elapsed()
     }
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
     // Statements are hundreds of rows long, and a slow disk is no reason to log them.
     SqliteConnectOptions::new().filename(path).busy_timeout(WAIT_MAX).disable_statement_logging()
-}
-
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    path.metadata().ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Nobody else may read whom we serve. SQLite gives its other files the mode of this one.

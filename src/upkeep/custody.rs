@@ -5,6 +5,7 @@
 //! that can only be read, on a disk that takes nothing, serves what is in it; nothing is issued then.
 
 mod attend;
+mod restore;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,14 +21,17 @@ use crate::issuance::KeySource;
 use crate::issuer::InternalCa;
 use crate::store::StoreError;
 use crate::store::inventory::{
-    Attempts, Certificates, Inventory, NewCertificate, Order, OrderId, Provenance, Secret, StoredCertificate, Unusable,
+    Attempts, Certificates, Inventory, NewCertificate, OpenedInventory, Order, OrderId, Provenance, Secret,
+    StoredCertificate, Unusable,
 };
-use crate::vault::{Vault, VaultError, WrappedKey, rotation};
+use crate::vault::{KeyWrap, Vault, VaultError, WrappedKey, rotation};
 
 /// Keys that are open at once; the rest open in well under a millisecond when they are asked for.
 const MAX_OPENED_KEYS: usize = 10_000;
 /// What the internal authority's key is kept under.
 pub const INTERNAL_CA: &str = "internal-ca";
+/// The same of the one that signed before: a clock that was wrong may have replaced it.
+pub const INTERNAL_CA_BEFORE: &str = "internal-ca-before";
 
 /// The inventory and the vault, as far as they are open.
 pub struct Custody {
@@ -47,13 +51,17 @@ pub struct Custody {
 #[derive(Debug)]
 struct Keys {
     data_keys: Vec<WrappedKey>,
-    /// The internal authority's.
-    internal: Option<Secret>,
+    /// The internal authority's, the one before it first.
+    internal: Vec<Secret>,
 }
 
 impl Keys {
     async fn of(inventory: &Inventory) -> Result<Self, StoreError> {
-        Ok(Self { data_keys: inventory.data_keys().await?, internal: inventory.secret(INTERNAL_CA).await? })
+        let mut internal = Vec::new();
+        for name in [INTERNAL_CA_BEFORE, INTERNAL_CA] {
+            internal.extend(inventory.secret(name).await?);
+        }
+        Ok(Self { data_keys: inventory.data_keys().await?, internal })
     }
 }
 
@@ -129,13 +137,37 @@ impl Custody {
     /// [`Self::inventory`] goes on saying that it is not open.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn open(&self, now: UnixTime) -> Result<Contents, StoreError> {
-        let opened = match Inventory::open(&self.data_dir, now).await {
-            Ok(opened) => opened,
-            Err(error) if error.is_for_writing() && self.keys.load().is_none() => return self.read_still(error).await,
-            Err(error) => return Err(error),
-        };
+    /// [`CustodyError`].
+    pub async fn open(&self, now: UnixTime) -> Result<Contents, CustodyError> {
+        self.open_knowing(&[], now).await
+    }
+
+    /// The same, and puts back what is `known` and not in it.
+    async fn open_knowing(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
+        match Inventory::open(&self.data_dir, now).await {
+            Ok(opened) => self.take_over(opened, known, now).await,
+            Err(error) if error.is_for_writing() && self.keys.load().is_none() => {
+                self.read_still(error).await.map_err(CustodyError::from)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same for one that turned out to be damaged: what can be read of it is carried over before.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    async fn replace(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
+        let opened = Inventory::replace(&self.data_dir, now).await?;
+        self.take_over(opened, known, now).await
+    }
+
+    async fn take_over(
+        &self,
+        opened: OpenedInventory,
+        known: &[Arc<Kept>],
+        now: UnixTime,
+    ) -> Result<Contents, CustodyError> {
         if let Some(aside) = &opened.set_aside {
             let rows = opened.salvaged_rows;
             tracing::error!(
@@ -144,14 +176,27 @@ impl Custody {
             );
         }
         let inventory = opened.inventory;
-        let contents = Contents {
-            certificates: self.certificates_of(&inventory).await?,
-            orders: inventory.orders().await?,
-            attempts: inventory.attempts().await?,
+        let read = async {
+            let stored = inventory.certificates().await?;
+            self.restore(&inventory, &stored, known, now).await?;
+            let contents = Contents {
+                certificates: self.usable(stored),
+                orders: inventory.orders().await?,
+                attempts: inventory.attempts().await?,
+            };
+            Ok::<_, CustodyError>((contents, Keys::of(&inventory).await?))
         };
-        self.keys.store(Some(Arc::new(Keys::of(&inventory).await?)));
-        self.inventory.store(Some(Arc::new(inventory)));
-        Ok(contents)
+        match read.await {
+            Ok((contents, keys)) => {
+                self.keys.store(Some(Arc::new(keys)));
+                self.inventory.store(Some(Arc::new(inventory)));
+                Ok(contents)
+            }
+            Err(error) => {
+                inventory.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// What stands in an inventory that cannot be opened because of `error`, if it can be read; else that error.
@@ -159,7 +204,7 @@ impl Custody {
         let read = async {
             let Some(inventory) = Inventory::open_still(&self.data_dir).await? else { return Ok(None) };
             let read = async {
-                let certificates = self.certificates_of(&inventory).await?;
+                let certificates = self.usable(inventory.certificates().await?);
                 Ok::<_, StoreError>((certificates, Keys::of(&inventory).await?))
             };
             let read = read.await;
@@ -194,12 +239,11 @@ impl Custody {
         }
     }
 
-    async fn certificates_of(&self, inventory: &Inventory) -> Result<Vec<Arc<Kept>>, StoreError> {
-        let Certificates { certificates, unusable } = inventory.certificates().await?;
-        for Unusable { id, reason } in unusable {
+    fn usable(&self, stored: Certificates) -> Vec<Arc<Kept>> {
+        for Unusable { id, reason } in stored.unusable {
             tracing::error!(certificate = id.0, "a kept certificate cannot be used: {reason}");
         }
-        Ok(certificates.into_iter().filter_map(|stored| self.kept(stored)).collect())
+        stored.certificates.into_iter().filter_map(|stored| self.kept(stored)).collect()
     }
 
     /// A certificate of the inventory, to serve with. `None`: it was revoked.
@@ -243,16 +287,11 @@ impl Custody {
         }
         let found = rotation::find(&self.source.load_full(), stored).await?;
         let wrap = found.wrap;
-        if wrap.was_made() {
-            tracing::warn!(
-                "made {}: the key that opens all other keys. Keep a copy where this machine's backups are not, or name \
-                 another in [vault]: without it every kept private key is lost",
-                wrap.place()
-            );
-        }
+        tell_if_made(&wrap);
         if let Some(made) = self.vault.unlock(&wrap, stored, now).await? {
             self.inventory()?.add_data_key(&made).await?;
             self.vault.trust(made.id)?;
+            self.keys.store(Some(Arc::new(Keys { data_keys: vec![made], internal: keys.internal.clone() })));
         }
         if let Some(unfinished) = found.unfinished {
             let next = unfinished.next().display().to_string();
@@ -265,20 +304,34 @@ impl Custody {
         }
         self.opened.close_all();
         self.is_unlocked.set(1);
-        if let Some(secret) = &keys.internal {
-            let adopted = self
-                .vault
-                .open(&secret.sealed, INTERNAL_CA.as_bytes())
-                .is_ok_and(|key| internal.adopt(&secret.public, &key));
-            if !adopted {
+        for secret in &keys.internal {
+            let key = self.vault.open(&secret.sealed, secret.name.as_bytes());
+            if !key.is_ok_and(|key| internal.adopt(&secret.public, &key)) {
                 tracing::error!("the internal authority's key cannot be used: another one is made at need");
             }
-        } else if let Some(inventory) = inventory
-            && let Some((root, key)) = internal.export(now)
-        {
-            let sealed = self.vault.seal(&key, INTERNAL_CA.as_bytes())?;
-            let name = INTERNAL_CA.to_owned();
-            inventory.put_secret(&Secret { name, sealed, public: root.into() }).await?;
+        }
+        if keys.internal.is_empty() && inventory.is_some() {
+            internal.root_pem(now);
+            self.keep_internal(internal).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the internal authority, and the one before it, as far as they are not kept yet.
+    ///
+    /// # Errors
+    /// [`CustodyError`].
+    pub async fn keep_internal(&self, internal: &InternalCa) -> Result<(), CustodyError> {
+        let inventory = self.inventory()?;
+        let latest_first = internal.roots().into_iter().rev();
+        // The one before first: until the next is kept, it is kept twice.
+        let before_first: Vec<_> = latest_first.zip([INTERNAL_CA, INTERNAL_CA_BEFORE]).collect();
+        for ((root, key), name) in before_first.into_iter().rev() {
+            if inventory.secret(name).await?.is_some_and(|kept| *kept.public == *root) {
+                continue;
+            }
+            let sealed = self.vault.seal(&key, name.as_bytes())?;
+            inventory.put_secret(&Secret { name: name.to_owned(), sealed, public: root.into() }).await?;
         }
         Ok(())
     }
@@ -299,5 +352,15 @@ impl Custody {
     /// From now on the key is to be had there.
     pub fn turn_to(&self, source: KeySource) {
         self.source.store(Arc::new(source));
+    }
+}
+
+fn tell_if_made(wrap: &KeyWrap) {
+    if wrap.was_made() {
+        tracing::warn!(
+            "made {}: the key that opens all other keys. Keep a copy where this machine's backups are not, or name \
+             another in [vault]: without it every kept private key is lost",
+            wrap.place()
+        );
     }
 }

@@ -57,6 +57,9 @@ const STARTS_PER_TICK: usize = 4;
 /// a thousand an hour.
 const TICKS_PER_CLEANING: u32 = 4 * 60;
 
+/// So many failures in a row, a day of them, and optional names are left out, whatever it is that fails.
+const OPTIONAL_UNTIL_FAILURES: u32 = 24;
+
 /// The loop and what it knows.
 pub struct Issuing {
     workshop: Arc<Workshop>,
@@ -94,6 +97,8 @@ pub struct Issuing {
     told_when_published: Vec<(oneshot::Sender<Ordered>, Ordered)>,
     /// Names that nobody configured.
     strangers: Strangers,
+    /// Optional names that could not be proved since the last success.
+    left_out: HashMap<Task, HashSet<DomainName>>,
     /// Certificates whose keys do not open although the vault does.
     broken: HashSet<CertificateId>,
     /// As of the last look.
@@ -173,6 +178,7 @@ impl Issuing {
             askers: HashMap::new(),
             told_when_published: Vec::new(),
             strangers: Strangers::default(),
+            left_out: HashMap::new(),
             broken: HashSet::new(),
             key_changes: 0,
             ticks: 0,
@@ -267,6 +273,7 @@ impl Issuing {
         self.adopt_aliases(&control);
         drop(control);
         self.unplanned = self.subjects.keys().cloned().collect();
+        self.left_out.retain(|task, _| self.subjects.contains_key(&task.subject));
         let gone: Vec<Task> = self
             .queue
             .tasks()
@@ -421,12 +428,26 @@ impl Issuing {
         let is_placed = |(_, order): &(_, Order)| order.ca == authority.directory && !order.url.is_empty();
         let under_way = self.orders.remove(&task).filter(is_placed);
         let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
+        let left_out = match failures < OPTIONAL_UNTIL_FAILURES {
+            true => self.left_out.get(&task).cloned().unwrap_or_default(),
+            false => subject.optional.iter().cloned().collect(),
+        };
         let has_http_listener = self.has_http_listener;
         self.under_way.insert(task.clone(), subject.names.clone());
         let (is_on_demand, question) = self.strangers.begin(&task);
         tracing::info!(domain = %task.subject, role = ?task.role, ca = authority.name, "ordering a certificate");
-        let job =
-            Job { task, subject, authority, failures, has_http_listener, replaces, under_way, is_on_demand, question };
+        let job = Job {
+            task,
+            subject,
+            authority,
+            failures,
+            left_out,
+            has_http_listener,
+            replaces,
+            under_way,
+            is_on_demand,
+            question,
+        };
         let workshop = Arc::clone(&self.workshop);
         let task = job.task.clone();
         let handle = self.running.spawn(async move {

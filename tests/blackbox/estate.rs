@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use crate::harness::*;
 
 pub const SITE: &str = "shop.lockgate.test";
@@ -51,6 +53,13 @@ pub fn source(gate: &Lockgate, name: &str) -> &'static str {
         return "own";
     }
     ["store", "standby", "configured", "internal"].into_iter().find(serves).unwrap_or("none")
+}
+
+/// Who signed what is served.
+#[track_caller]
+pub fn issuer(gate: &Lockgate, name: &str) -> String {
+    let leaf = gate.leaf(name);
+    X509Certificate::from_der(&leaf.der).unwrap().1.issuer().to_string()
 }
 
 #[track_caller]

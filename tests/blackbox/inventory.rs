@@ -185,31 +185,72 @@ fn a_disk_that_never_answers_does_not_hold_up_a_start() {
     assert_eq!((gate.leaf(SITE), authority.orders().len()), (own, 1));
 }
 
-#[test]
-fn a_file_that_was_deleted_costs_no_handshake_and_it_is_said() {
-    let pki = Pki::new();
+/// Removed while the process runs, with or without all that lies beside it.
+#[rstest]
+#[case::alone(&[FILE, "certificates.db-wal", "certificates.db-shm"], Lockgate::kill)]
+#[case::with_the_key(&[FILE, "certificates.db-wal", "certificates.db-shm", "vault.key"], Lockgate::kill)]
+#[case::without_its_log(&[FILE], Lockgate::stop)]
+fn a_file_that_was_deleted_is_made_anew_from_what_is_in_memory(
+    #[case] deleted: &[&str],
+    #[case] end: fn(&mut Lockgate),
+) {
+    let (pki, origin) = (Pki::new(), Scripted::ok("hello"));
     let authority = FaultCa::start(&pki);
-    let setup = managed(&pki, &[&authority]).domain(SITE, Scripted::ok("hello")).uncertified().clock_stopped(NOON);
-    authority.set_now(utc(NOON));
-    let mut gate = setup.expect_error(FILE).start();
+    let names: Vec<_> = (0..3).map(|n| format!("n{n}.lockgate.test")).collect();
+    let setup =
+        names.iter().fold(managed(&pki, &[&authority]), |setup, name| setup.domain(name, &origin).uncertified());
+    let setup = setup.domain("internal.lockgate.test", &origin).uncertified().with("acme", "false");
+    let mut gate = setup.expect_error(FILE).expect_error("inventory").start();
+    names.iter().for_each(|name| await_source(&gate, name, "own"));
+    let before: Vec<_> = names.iter().map(|name| gate.leaf(name)).collect();
+    let internal = issuer(&gate, "internal.lockgate.test");
+    deleted.iter().for_each(|file| _ = fs::remove_file(gate.data_dir().join(file)));
+    gate.await_log(&["ERROR", "the inventory's file is gone"]);
+    gate.await_log(&["WARN", "it was put back", "certificates=3"]);
+    names.iter().for_each(|name| assert_eq!(stored(&gate, name), 1));
+    // What comes later is kept as well.
+    gate.rewrite(|setup| setup.domain(SITE, &origin).uncertified());
+    assert_eq!(gate.reload().code, 0);
     let own = await_own(&gate);
-    for entry in fs::read_dir(gate.data_dir()).unwrap().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(FILE) {
-            fs::remove_file(entry.path()).unwrap();
-        }
-    }
-    stop_at(&gate, &[&authority], utc(NOON) + 61 * DAY);
-    let said_or_stored =
-        || (gate.count_log(&["issuance_failed", SITE, FILE]) > 0 || gate.leaf(SITE) != own).then_some(());
-    eventually("it is stored, or said", said_or_stored);
-    if gate.leaf(SITE) == own {
-        assert_eq!(issued(&authority), 1, "nothing is published that is not stored");
-    } else {
-        assert_eq!(stored(&gate, SITE), 1);
-    }
-    gate.stop();
+    end(&mut gate);
     gate.start_again();
-    await_source(&gate, SITE, "own");
+    assert_eq!(names.iter().map(|name| gate.leaf(name)).collect::<Vec<_>>(), before);
+    assert_eq!((gate.leaf(SITE), issuer(&gate, "internal.lockgate.test")), (own, internal));
+    assert_eq!((authority.orders().len(), authority.accounts()), (4, 1));
+}
+
+/// Every page but the first is garbage, which shows when something is written.
+#[test]
+fn one_that_is_damaged_while_the_process_runs_is_made_anew_from_what_is_in_memory() {
+    let (pki, origin) = (Pki::new(), Scripted::ok("hello"));
+    let authority = FaultCa::start(&pki);
+    authority.set_now(utc(NOON));
+    let names: Vec<_> = (0..3).map(|n| format!("n{n}.lockgate.test")).collect();
+    let setup =
+        names.iter().fold(managed(&pki, &[&authority]), |setup, name| setup.domain(name, &origin).uncertified());
+    let mut gate = setup.clock_stopped(NOON).expect_error(FILE).expect_error("inventory").start();
+    names.iter().for_each(|name| await_source(&gate, name, "own"));
+    let before: Vec<_> = names.iter().map(|name| gate.leaf(name)).collect();
+    // A change by somebody else, so that the process reads anew what it had in memory.
+    in_database(&gate, "UPDATE certificate SET kept_at = kept_at + 1; PRAGMA wal_checkpoint(TRUNCATE)");
+    let file = fs::File::options().write(true).open(gate.data_dir().join(FILE)).unwrap();
+    let garbage = vec![0x5a; file.metadata().unwrap().len() as usize - 8192];
+    std::os::unix::fs::FileExt::write_all_at(&file, &garbage, 8192).unwrap();
+    gate.rewrite(|setup| setup.domain(SITE, &origin).uncertified());
+    assert_eq!(gate.reload().code, 0);
+    gate.await_log(&["ERROR", "the inventory is damaged"]);
+    gate.await_log(&["WARN", "it was put back", "certificates=3"]);
+    let mut now = utc(NOON);
+    let own = eventually("a certificate of its own", || {
+        now += 60;
+        stop_at(&gate, &[&authority], now);
+        (source(&gate, SITE) == "own").then(|| gate.leaf(SITE))
+    });
+    gate.kill();
+    gate.start_again();
+    assert_eq!(names.iter().map(|name| gate.leaf(name)).collect::<Vec<_>>(), before);
+    assert_eq!(gate.leaf(SITE), own);
+    assert_eq!((authority.orders().len(), authority.accounts()), (4, 1));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use crate::harness::{Bind, Lockgate, Managed, Pebble, Pki, Setup, free_port};
+use crate::harness::{Bind, Fault, FaultCa, Lockgate, Managed, Pebble, Pki, RetryAfter, Setup, free_port, utc};
 
 const SITE: &str = "shop.lockgate.test";
 const NOWHERE: &str = "http://127.0.0.1:1";
@@ -104,6 +104,27 @@ fn www_takes_the_apex_along_and_leaves_it_where_it_is_not_to_be_had() {
     gate.await_own("www.other.test");
     assert_eq!(names(&gate, "www.other.test"), ["www.other.test"]);
     assert_ne!(gate.source("other.test").as_deref(), Some("own"));
+}
+
+#[rstest]
+#[case::down(Fault::unavailable(RetryAfter::Nothing))]
+#[case::the_other_name(Fault::invalid_authorization("dns", "SERVFAIL looking up A"))]
+#[case::bad_certificate(Fault::wrong_key())]
+fn the_apex_is_left_out_for_nothing_but_its_own_proof(#[case] fault: Fault) {
+    let (pki, noon) = (Pki::new(), "2027-06-01 12:00:00");
+    let ca = FaultCa::start(&pki);
+    ca.set_now(utc(noon));
+    ca.set(fault);
+    let setup = Lockgate::under(&pki).acme(&[&ca]).domain("www.lockgate.test", NOWHERE).uncertified();
+    let gate = setup.domain("lockgate.test", NOWHERE).uncertified().clock_stopped(noon).start();
+    for name in ["www.lockgate.test", "lockgate.test"] {
+        gate.await_failures(name, 1);
+    }
+    ca.heal();
+    gate.clock().advance(BACK_OFF_SECS);
+    ca.set_now(gate.clock().now_ms() / 1000);
+    gate.await_own("www.lockgate.test");
+    assert_eq!(names(&gate, "www.lockgate.test"), ["lockgate.test", "www.lockgate.test"]);
 }
 
 #[test]

@@ -76,6 +76,25 @@ fn an_order_outlives_the_process(#[case] fault: Fault, #[case] until: Resource, 
     assert_eq!(ca.requests_for(Resource::Finalize).len(), 1);
 }
 
+/// Also without a restart: what fails for a moment is no reason to place another order, what fails for days is.
+#[rstest]
+#[case::half_a_day(DAY_SECS / 2, 1)]
+#[case::two_days(2 * DAY_SECS, 2)]
+fn an_order_is_gone_on_with_for_a_day(#[case] secs: i64, #[case] expected: usize) {
+    let (ca, setup) = at_noon();
+    ca.set(Fault::unavailable(RetryAfter::Nothing).at(Resource::Challenge));
+    let gate = setup.domain(SITE, NOWHERE).uncertified().start();
+    gate.await_failures(SITE, 1);
+    later(&gate, &ca, secs);
+    gate.await_failures(SITE, 2);
+    assert_eq!(orders(&ca), (1, 0));
+    ca.heal();
+    // Longer than any back-off.
+    later(&gate, &ca, 2 * BACK_OFF_SECS + 3600);
+    gate.await_own(SITE);
+    assert_eq!((orders(&ca), ca.accounts()), ((expected, 1), 1));
+}
+
 #[test]
 fn an_order_that_is_gone_is_placed_anew() {
     let (ca, setup) = at_noon();

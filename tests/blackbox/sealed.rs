@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use lockgate::store::inventory::Inventory;
 use rstest::rstest;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::estate::*;
 use crate::harness::*;
@@ -34,14 +34,19 @@ fn with_key(setup: Setup, keys: &Keys) -> Setup {
     setup.set("vault.key_file", &format!("'{}'", keys.file().display()))
 }
 
-fn is_unlocked(gate: &Lockgate) -> bool {
-    gate.metric("lockgate_vault_unlocked", &[]) == Some(1.0)
+/// Whether something is kept sealed under `name`.
+fn is_secret(gate: &Lockgate, name: &str) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let inventory = Inventory::open_to_read(&gate.data_dir()).await.unwrap().unwrap();
+        let secret = inventory.secret(name).await.unwrap();
+        inventory.close().await;
+        secret.is_some()
+    })
 }
 
-/// Who signed what is served.
-fn issuer(gate: &Lockgate, name: &str) -> String {
-    let leaf = gate.leaf(name);
-    X509Certificate::from_der(&leaf.der).unwrap().1.issuer().to_string()
+fn is_unlocked(gate: &Lockgate) -> bool {
+    gate.metric("lockgate_vault_unlocked", &[]) == Some(1.0)
 }
 
 #[test]
@@ -220,6 +225,26 @@ fn the_internal_authority_outlives_the_process_and_is_not_lost_to_a_locked_vault
     gate.await_log(&["ERROR", "the internal authority's key cannot be used"]);
     assert!(is_unlocked(&gate));
     assert_ne!(issuer(&gate, SITE), root);
+}
+
+#[test]
+fn the_internal_authority_outlives_a_clock_that_is_wrong() {
+    let setup = Lockgate::setup().domain(SITE, Scripted::ok("")).uncertified().clock_stopped(NOON);
+    let mut gate = setup.start();
+    eventually("the vault", || is_unlocked(&gate).then_some(()));
+    let root = issuer(&gate, SITE);
+    gate.clock().advance(20 * 365 * DAY);
+    let other = issuer(&gate, SITE);
+    assert_ne!(other, root);
+    eventually("both are kept", || is_secret(&gate, "internal-ca-before").then_some(()));
+    gate.kill();
+    gate.start_again();
+    assert_eq!(issuer(&gate, SITE), other);
+    gate.clock().advance(-20 * 365 * DAY);
+    assert_eq!(issuer(&gate, SITE), root, "it was not given up for a wrong clock");
+    gate.kill();
+    gate.start_again();
+    assert_eq!(issuer(&gate, SITE), root);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn closed(stored: StoredCertificate) -> Option<Arc<Kept>> {
         subject,
         tenant,
         role,
-        ca: new.ca.into(),
+        ca: new.ca,
         certificate,
         ari,
         is_on_demand: new.provenance == Provenance::OnDemand,

@@ -16,7 +16,7 @@ use crate::config::Diagnostics;
 use crate::issuance::KeySource;
 use crate::secret::SecretSource;
 use crate::store::inventory::Inventory;
-use crate::upkeep::custody::INTERNAL_CA;
+use crate::upkeep::custody::{INTERNAL_CA, INTERNAL_CA_BEFORE};
 use crate::vault::{Vault, VaultError, WrappedKey, exposure, rotation};
 
 #[derive(Debug, Args)]
@@ -87,7 +87,10 @@ async fn sealed_keys(inventory: &Inventory) -> Result<usize, Failure> {
     let certificates = inventory.certificates().await?;
     let orders = inventory.orders().await?.iter().filter(|(_, order)| order.sealed_key.is_some()).count();
     let accounts = inventory.accounts().await?.len();
-    let internal = usize::from(inventory.secret(INTERNAL_CA).await?.is_some());
+    let mut internal = 0;
+    for name in [INTERNAL_CA, INTERNAL_CA_BEFORE] {
+        internal += usize::from(inventory.secret(name).await?.is_some());
+    }
     Ok(certificates.certificates.len() + certificates.unusable.len() + orders + accounts + internal)
 }
 

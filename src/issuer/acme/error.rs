@@ -9,6 +9,7 @@ use instant_acme::{Error, Identifier, Problem};
 use super::call::Answer;
 use super::http::{Http, HttpError};
 use crate::issuance::Challenge;
+use crate::name::DomainName;
 
 /// The longest text kept of what an authority says, in characters.
 const MAX_PROBLEM_CHARS: usize = 1000;
@@ -24,6 +25,7 @@ pub struct AcmeError {
     kind: ErrorKind,
     problem: String,
     name: Option<String>,
+    is_wildcard: bool,
     challenge: Option<Challenge>,
     caa_identity: Option<String>,
     retry_after: Option<Duration>,
@@ -81,6 +83,7 @@ impl AcmeError {
             kind,
             problem: clean(problem),
             name: None,
+            is_wildcard: false,
             challenge: None,
             caa_identity: None,
             retry_after: None,
@@ -109,6 +112,24 @@ impl AcmeError {
         self.name.as_deref()
     }
 
+    /// The name, as it was ordered, that the authority does not issue for, or of which the proof failed. `None` if it says
+    /// that of no name, or something else.
+    pub fn unproved(&self) -> Option<DomainName> {
+        let is_of_name = matches!(
+            self.kind,
+            ErrorKind::Unauthorized
+                | ErrorKind::Caa
+                | ErrorKind::Dns
+                | ErrorKind::Connection
+                | ErrorKind::Tls
+                | ErrorKind::UnsupportedIdentifier
+                | ErrorKind::RejectedIdentifier
+                | ErrorKind::Refused
+        );
+        let name = DomainName::parse(self.name().filter(|_| is_of_name)?).ok()?;
+        if self.is_wildcard { name.wildcard_below() } else { Some(name) }
+    }
+
     /// The challenge that failed.
     pub fn challenge(&self) -> Option<Challenge> {
         self.challenge
@@ -135,6 +156,11 @@ impl AcmeError {
     /// The name and the challenge that the problem is about.
     pub(super) fn about(self, name: &str, challenge: Option<Challenge>) -> Self {
         Self { name: Some(clean(name)), challenge, ..self }
+    }
+
+    /// The same, where it is about the wildcard below the name.
+    pub(super) fn below(self, is_wildcard: bool) -> Self {
+        Self { is_wildcard, ..self }
     }
 
     /// The same failure when an order of before was asked for: an authority has many ways to say that it has none.
@@ -316,5 +342,30 @@ impl ErrorKind {
             Self::Refused => "refused",
             Self::Local => "local",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::proof(ErrorKind::Unauthorized, "example.com", false, Some("example.com"))]
+    #[case::wildcards_proof(ErrorKind::Dns, "example.com", true, Some("*.example.com"))]
+    #[case::policy(ErrorKind::RejectedIdentifier, "*.example.com", false, Some("*.example.com"))]
+    #[case::limited(ErrorKind::RateLimited, "example.com", false, None)]
+    #[case::in_the_middle(ErrorKind::Timeout, "example.com", false, None)]
+    #[case::down(ErrorKind::Unreachable, "example.com", false, None)]
+    #[case::no_name(ErrorKind::Unauthorized, "the domain", false, None)]
+    fn a_name_is_unproved_if_it_is_what_failed(
+        #[case] kind: ErrorKind,
+        #[case] name: &str,
+        #[case] is_wildcard: bool,
+        #[case] expected: Option<&str>,
+    ) {
+        let error = AcmeError::new(kind, "no").about(name, None).below(is_wildcard);
+        assert_eq!(error.unproved().as_ref().map(DomainName::as_str), expected);
+        assert_eq!(AcmeError::new(kind, "no").unproved(), None);
     }
 }

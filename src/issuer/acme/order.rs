@@ -119,7 +119,8 @@ impl Order {
     pub async fn ready(&mut self, proof: &Proof, challenge: Challenge) -> Result<(), AcmeError> {
         let Some(offer) = proof.offer(challenge) else {
             let words = format!("the authority offers no {challenge} for {}", proof.name);
-            return Err(AcmeError::new(ErrorKind::Refused, &words).about(proof.name.as_str(), Some(challenge)));
+            let refused = AcmeError::new(ErrorKind::Refused, &words).about(proof.name.as_str(), Some(challenge));
+            return Err(refused.below(proof.is_wildcard));
         };
         if self.announced.contains(&offer.url) {
             return Ok(());
@@ -142,7 +143,8 @@ impl Order {
             Err(instant_acme::Error::Str("the authorization is no longer part of the order"))
         });
         let told = self.context.judge(called);
-        told.map_err(|error| error.about(proof.name.as_str(), Some(challenge)))?;
+        let about = |error: AcmeError| error.about(proof.name.as_str(), Some(challenge)).below(proof.is_wildcard);
+        told.map_err(about)?;
         self.announced.insert(offer.url.clone());
         Ok(())
     }

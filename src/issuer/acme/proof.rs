@@ -40,6 +40,12 @@ pub struct Offer {
 }
 
 impl Proof {
+    /// The name as it was ordered.
+    pub fn ordered(&self) -> DomainName {
+        let wildcard = self.name.wildcard_below().filter(|_| self.is_wildcard);
+        wildcard.unwrap_or_else(|| self.name.clone())
+    }
+
     /// The way of this kind, if it is on offer.
     pub fn offer(&self, challenge: Challenge) -> Option<&Offer> {
         self.offers.iter().find(|offer| offer.challenge == challenge)
@@ -104,11 +110,13 @@ impl Authorization {
         let name = self.name.as_ref().map_or("the domain", DomainName::as_str);
         let failed = self.challenges.iter().find_map(|it| Some((it.challenge, it.error.as_ref()?)));
         match failed {
-            Some((challenge, problem)) => context.of_problem(problem).about(name, Some(challenge)),
+            Some((challenge, problem)) => {
+                context.of_problem(problem).about(name, Some(challenge)).below(self.is_wildcard)
+            }
             None => {
                 let status = format!("{:?}", self.status).to_lowercase();
                 let words = format!("the authorization for {name} is {status}, and no reason is given");
-                AcmeError::new(super::ErrorKind::Unauthorized, &words).about(name, None)
+                AcmeError::new(super::ErrorKind::Unauthorized, &words).about(name, None).below(self.is_wildcard)
             }
         }
     }

@@ -4,20 +4,23 @@ mod certificates;
 mod keys;
 mod orders;
 mod read;
+mod restore;
 mod salvage;
 
 use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use sqlx::SqliteConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteRow;
+use tokio::task::spawn_blocking;
 
-use super::super::StoreError;
 use super::super::inventory::{FILE, Role};
+use super::super::{Standing, StoreError};
 use super::{Layout, Sqlite, error};
 use crate::clock::UnixTime;
 use crate::name::DomainName;
@@ -90,6 +93,11 @@ impl InventoryDb {
 
     pub(in crate::store) async fn close(&self) {
         self.0.close().await;
+    }
+
+    pub(in crate::store) async fn standing(&self) -> Standing {
+        let shared = Arc::clone(&self.0.shared);
+        spawn_blocking(move || shared.standing()).await.unwrap_or(Standing::Sound)
     }
 
     async fn writer(&self) -> Result<PoolConnection<sqlx::Sqlite>, StoreError> {

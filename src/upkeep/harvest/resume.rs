@@ -72,13 +72,13 @@ impl Harvest {
     /// Names under a verdict, and those that were when something was last written down: whether they were then, and
     /// whether they are as far as that is known from then.
     fn under_a_verdict(&self, at: Option<Reading>, now: Reading) -> Vec<(Slot, bool, bool)> {
-        let look = |(slot, account): (&Slot, &Box<Account>)| {
+        let look = |(slot, account): (&Slot, &Account)| {
             let was_held = at.is_some_and(|at| account.usage.is_held(at.now));
             let is_known = account.usage.is_held(now.now);
             let is_held = account.plan().is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
             (was_held || is_known || is_held).then_some((*slot, was_held, is_known))
         };
-        self.accounts.iter().filter_map(look).collect()
+        self.accounts.iter().map(|(slot, account)| (slot, &**account)).filter_map(look).collect()
     }
 
     /// A verdict ended while no process was there to tell. It is stored again, so that the next one does not tell it too.

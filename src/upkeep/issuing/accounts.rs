@@ -1,7 +1,7 @@
 //! Accounts with authorities: one for each, made once, kept in the inventory, opened when it is first needed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -51,15 +51,20 @@ struct Entrance {
 struct Entered {
     as_configured: Arc<Authority>,
     account: Arc<acme::Account>,
-    /// What the inventory did not take yet: made once, it is not made again because the disk is full.
-    unkept: Option<inventory::Account>,
+    /// As it is stored: made once, it is not made again because the disk is full, or the inventory was lost.
+    stored: Option<inventory::Account>,
+    /// The inventory that has it; `None`: it was not taken yet.
+    kept_in: Option<Weak<Inventory>>,
 }
 
 impl Entered {
-    async fn keep(&mut self, inventory: &Inventory) -> Result<(), StoreError> {
-        if let Some(unkept) = &self.unkept {
-            inventory.put_account(unkept).await?;
-            self.unkept = None;
+    async fn keep(&mut self, inventory: &Arc<Inventory>) -> Result<(), StoreError> {
+        let kept_in = Arc::downgrade(inventory);
+        if let Some(stored) = &self.stored
+            && !self.kept_in.as_ref().is_some_and(|it| it.ptr_eq(&kept_in))
+        {
+            inventory.put_account(stored).await?;
+            self.kept_in = Some(kept_in);
         }
         Ok(())
     }
@@ -99,7 +104,7 @@ impl Accounts {
         {
             return Err(failure.clone());
         }
-        match self.enter_anew(authority, slot.gone.as_deref(), now).await {
+        match self.enter_anew(&inventory, authority, slot.gone.as_deref(), now).await {
             Ok(entered) => {
                 let account = Arc::clone(&entered.account);
                 slot.failed = None;
@@ -117,20 +122,21 @@ impl Accounts {
 
     async fn enter_anew(
         &self,
+        inventory: &Arc<Inventory>,
         authority: &Arc<Authority>,
         gone: Option<&str>,
         now: UnixTime,
     ) -> Result<Entered, Failure> {
-        let inventory = self.custody.inventory()?;
         let context = context(authority);
         let (ca, eab_kid) = key(authority);
         let is_known = |account: &inventory::Account| {
             account.ca == ca && account.eab_kid == eab_kid && Some(account.url.as_str()) != gone
         };
-        let known = match inventory.accounts().await?.into_iter().find(is_known) {
+        let stored = inventory.accounts().await?.into_iter().find(is_known);
+        let known = match &stored {
             Some(account) => Some(KnownAccount {
                 key_pkcs8: self.custody.vault().open(&account.sealed_key, &context)?,
-                url: account.url,
+                url: account.url.clone(),
             }),
             None => None,
         };
@@ -142,15 +148,16 @@ impl Accounts {
         };
         let (account, made) =
             acme::Account::enter(authority, known, eab_key).await.map_err(|error| Failure::of(authority, &error))?;
-        let unkept = match made {
+        let kept_in = made.is_none().then(|| Arc::downgrade(inventory));
+        let stored = match made {
             Some(made) => {
                 let sealed_key = self.custody.vault().seal(&made.key_pkcs8, &context)?;
                 tracing::info!(ca = authority.name, "made an account");
                 Some(inventory::Account { ca, eab_kid, url: made.url, sealed_key, made_at: now })
             }
-            None => None,
+            None => stored,
         };
-        Ok(Entered { as_configured: Arc::clone(authority), account: Arc::new(account), unkept })
+        Ok(Entered { as_configured: Arc::clone(authority), account: Arc::new(account), stored, kept_in })
     }
 
     /// Notes that the authority does not know `account` any more: the next who enters makes another one, unless that

@@ -1,5 +1,6 @@
 //! One order, from its placing to a certificate that is kept: a straight way that can be gone on from anywhere.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::clock::{Clock, UnixTime};
 use crate::control::Kept;
 use crate::issuance::subject::{Subject, challenges_for};
 use crate::issuance::{Authority, OnDemand};
-use crate::issuer::acme::{self, AcmeError, ErrorKind, Status, check_issued, request, spki_of};
+use crate::issuer::acme::{self, AcmeError, ErrorKind, Proof, Status, check_issued, request, spki_of};
 use crate::name::DomainName;
 use crate::store::inventory::{NewCertificate, Order, OrderId, Provenance, StoredCertificate};
 use crate::upkeep::custody::{Custody, CustodyError};
@@ -58,6 +59,8 @@ pub struct Job {
     pub authority: Arc<Authority>,
     /// How often it failed before.
     pub failures: u32,
+    /// Of the names, the optional ones that could not be proved.
+    pub left_out: HashSet<DomainName>,
     /// Whether a file can be shown on port 80.
     pub has_http_listener: bool,
     /// The certificate that the new one replaces.
@@ -89,6 +92,8 @@ pub struct Failure {
     pub is_account_gone: bool,
     /// Whether the order is unknown there, or over.
     pub is_order_gone: bool,
+    /// The name whose proof failed, if it was one name's.
+    pub unproved: Option<Box<DomainName>>,
     /// Whether it may pass by itself: an order under way is then gone on with.
     pub is_passing: bool,
     /// Whether the operator does not approve of the name any more: there was no order.
@@ -108,6 +113,7 @@ impl Failure {
             is_rate_limit: kind == ErrorKind::RateLimited,
             is_account_gone: kind == ErrorKind::AccountGone,
             is_order_gone: kind == ErrorKind::Gone,
+            unproved: error.unproved().map(Box::new),
             is_passing: matches!(
                 kind,
                 ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::RateLimited | ErrorKind::BadNonce
@@ -119,6 +125,11 @@ impl Failure {
     /// Something that went wrong on this side.
     pub fn here(authority: &Authority, problem: String) -> Self {
         Self { ca: authority.directory.clone(), ..Self::from(problem) }
+    }
+
+    /// The same, where it is one name that cannot be proved.
+    pub fn unproved(authority: &Authority, proof: &Proof, problem: &str) -> Self {
+        Self { unproved: Some(Box::new(proof.ordered())), ..Self::here(authority, problem.to_owned()) }
     }
 }
 
@@ -133,6 +144,7 @@ impl From<String> for Failure {
             is_rate_limit: false,
             is_account_gone: false,
             is_order_gone: false,
+            unproved: None,
             is_passing: false,
             is_withdrawn: false,
         }
@@ -280,13 +292,12 @@ impl Workshop {
         let pending = order.pending().await.map_err(failed)?;
         let mut chosen = Vec::with_capacity(pending.len());
         for proof in &pending {
-            let wildcard = proof.name.wildcard_below().filter(|_| proof.is_wildcard);
-            let name = wildcard.unwrap_or_else(|| proof.name.clone());
+            let name = proof.ordered();
             // There is always an `https` listener.
             let ways =
                 challenges_for(&job.subject, std::slice::from_ref(&name), job.has_http_listener, true, job.failures);
             for (_, way) in ways {
-                let challenge = way.map_err(|problem| Failure::here(authority, problem.to_string()))?;
+                let challenge = way.map_err(|problem| Failure::unproved(authority, proof, &problem.to_string()))?;
                 on_show.put(proof, challenge, &self.board, &self.providers, dns, authority).await?;
                 chosen.push(challenge);
             }
@@ -342,9 +353,9 @@ impl Workshop {
 }
 
 impl Job {
-    /// What is ordered: after a failure, without what is optional.
+    /// What is ordered.
     fn names(&self) -> Vec<DomainName> {
-        let is_wanted = |name: &&DomainName| self.failures == 0 || !self.subject.optional.contains(name);
+        let is_wanted = |name: &&DomainName| !self.left_out.contains(name);
         self.subject.names.iter().filter(is_wanted).cloned().collect()
     }
 }

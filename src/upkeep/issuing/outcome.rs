@@ -51,7 +51,7 @@ impl Issuing {
     /// Takes in what became of an order.
     pub(super) async fn finished(&mut self, job: Job, outcome: Result<Arc<Kept>, Failure>) {
         let now = self.workshop.clock.read().now;
-        let Job { task, authority, .. } = job;
+        let Job { task, authority, subject, .. } = job;
         self.is_over(&task, now);
         if let Err(failure) = &outcome
             && failure.is_withdrawn
@@ -72,6 +72,7 @@ impl Issuing {
         match outcome {
             Ok(kept) => {
                 self.attempts.remove(&task);
+                self.left_out.remove(&task);
                 let (issuer, end) = (kept.certificate.issuer().to_owned(), kept.certificate.not_after());
                 let role = if task.role == Role::Standby { "a standby" } else { "a certificate" };
                 self.raise(
@@ -85,6 +86,9 @@ impl Issuing {
                 self.publish(now);
             }
             Err(failure) => {
+                if let Some(name) = failure.unproved.as_deref().filter(|name| subject.optional.contains(name)) {
+                    self.left_out.entry(task.clone()).or_default().insert(name.clone());
+                }
                 self.failed(&task, &authority, failure, now).await;
                 if self.strangers.leave(&task) {
                     self.forget_old_failures(&task).await;

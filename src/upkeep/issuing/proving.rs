@@ -14,7 +14,7 @@ use crate::vault::read_secret;
 #[derive(Default)]
 pub struct OnShow {
     exhibits: Vec<Exhibit>,
-    records: Vec<(Arc<TxtRecords>, Shown)>,
+    records: Vec<(Arc<TxtRecords>, Shown, Proof)>,
 }
 
 /// Who can set TXT records, by how it is configured: opened once, so that names under way at once do not erase each
@@ -60,20 +60,21 @@ impl OnShow {
         dns: Option<&Arc<Dns>>,
         authority: &Authority,
     ) -> Result<(), Failure> {
-        let failed = |reason: String| Failure::here(authority, format!("{}: {reason}", proof.name));
+        let failed = |reason: String| Failure::unproved(authority, proof, &format!("{}: {reason}", proof.name));
+        let full = || Failure::here(authority, "too many answers are on show already".to_owned());
         let Some(answer) = proof.offer(challenge) else {
             return Err(failed(format!("the authority does not offer {challenge} for it")));
         };
         match challenge {
             Challenge::Http01 => {
                 let shown = board.show_file(&answer.token, &answer.key_authorization);
-                self.exhibits.push(shown.ok_or_else(|| failed("too many answers are on show already".to_owned()))?);
+                self.exhibits.push(shown.ok_or_else(full)?);
             }
             Challenge::TlsAlpn01 => {
                 let (server_name, key) = proof_certificate(&proof.name, &answer.tls_alpn_digest)
                     .ok_or_else(|| failed("the proving certificate cannot be made".to_owned()))?;
                 let shown = board.show_certificate(&server_name, key);
-                self.exhibits.push(shown.ok_or_else(|| failed("too many answers are on show already".to_owned()))?);
+                self.exhibits.push(shown.ok_or_else(full)?);
             }
             Challenge::Dns01 => {
                 let dns = dns.ok_or_else(|| failed("dns-01 needs `[acme.dns]`".to_owned()))?;
@@ -81,7 +82,7 @@ impl OnShow {
                 let name = format!("_acme-challenge.{}", proof.name);
                 let shown =
                     records.present(&name, &answer.dns_value).await.map_err(|error| failed(error.to_string()))?;
-                self.records.push((records, shown));
+                self.records.push((records, shown, proof.clone()));
             }
         }
         Ok(())
@@ -92,15 +93,16 @@ impl OnShow {
     /// # Errors
     /// If it is not seen in time.
     pub async fn seen(&self, authority: &Authority) -> Result<(), Failure> {
-        for (records, shown) in &self.records {
-            records.wait_until_seen(shown).await.map_err(|error| Failure::here(authority, error.to_string()))?;
+        for (records, shown, proof) in &self.records {
+            let seen = records.wait_until_seen(shown).await;
+            seen.map_err(|error| Failure::unproved(authority, proof, &error.to_string()))?;
         }
         Ok(())
     }
 
     /// Takes everything down again. What is not taken down does no harm.
     pub async fn clear(self) {
-        for (records, shown) in &self.records {
+        for (records, shown, _) in &self.records {
             if let Err(error) = records.clear(shown).await {
                 tracing::warn!("a TXT record of an order that is over is left: {error}");
             }

@@ -56,6 +56,11 @@ impl Queue {
         self.times.keys()
     }
 
+    /// How many tasks are planned.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
     /// How many tasks are due.
     pub fn waiting(&self, now: UnixTime) -> usize {
         self.by_time.iter().take_while(|(due, _)| *due <= now.secs()).count()

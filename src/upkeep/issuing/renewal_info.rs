@@ -22,6 +22,8 @@ const MAX_ASKED: usize = 4;
 const ASK_AGAIN_SECS: i64 = 86_400;
 /// How often it is each certificate's turn, unless its authority said when to ask: each has its own second in this time.
 const ROUND_SECS: i64 = 6 * 3600;
+/// Questions per second for which nobody waits; what is overdue at a start is spread so that there are no more.
+const ASKED_PER_SEC: i64 = 5;
 /// How long a certificate is new: asked about at once.
 const NEW_SECS: i64 = 86_400;
 /// How long an authority that cannot be entered is not asked about other certificates.
@@ -63,11 +65,17 @@ impl RenewalInfo {
             // No answer holds for longer than a day, also if the clock was wrong when it came.
             Some(ari) if now < ari.next_at => ari.next_at.min(now.plus_secs(ASK_AGAIN_SECS)),
             // Nobody asked while nothing ran.
-            Some(_) => turn_of(&task, now),
+            Some(_) => self.soon(&task, now),
             None if now.secs() < own.certificate.not_before().secs().saturating_add(NEW_SECS) => UnixTime::from_secs(0),
-            None => turn_of(&task, now),
+            None => self.soon(&task, now),
         });
         self.queue.plan(&task, at);
+    }
+
+    /// When to ask about one of those about which it is time to ask.
+    fn soon(&self, task: &Task, now: UnixTime) -> UnixTime {
+        let all = i64::try_from(self.queue.len()).unwrap_or(i64::MAX);
+        turn_of(task, now, (all / ASKED_PER_SEC).clamp(1, ROUND_SECS))
     }
 
     /// Asks who is due, and takes in what was answered: into `fresh`, to be published.
@@ -90,7 +98,7 @@ impl RenewalInfo {
                     if is_silent {
                         self.silent.insert(Arc::clone(&kept.ca), now.plus_secs(SILENCE_SECS));
                     }
-                    self.queue.plan(&task, Some(turn_of(&task, now)));
+                    self.queue.plan(&task, Some(turn_of(&task, now, ROUND_SECS)));
                     continue;
                 }
             };
@@ -116,7 +124,7 @@ impl RenewalInfo {
             let acme = control.blueprint().acme.as_deref().filter(|_| !is_silent);
             let known = |acme: &Acme| acme.authorities.iter().find(|it| it.directory == *kept.ca).cloned();
             let Some(authority) = acme.and_then(known) else {
-                self.queue.plan(&task, Some(turn_of(&task, now)));
+                self.queue.plan(&task, Some(turn_of(&task, now, ROUND_SECS)));
                 continue;
             };
             drop(control);
@@ -159,12 +167,12 @@ fn is_before(now: UnixTime, until: UnixTime) -> bool {
     (1..=SILENCE_SECS).contains(&until.secs().saturating_sub(now.secs()))
 }
 
-/// The next second after `now` at which it is a task's turn: always the same in each round, so that a restart brings
-/// nothing forward.
-fn turn_of(task: &Task, now: UnixTime) -> UnixTime {
-    let own = i64::try_from(jitter(task) % ROUND_SECS.unsigned_abs()).unwrap_or_default();
+/// The next second after `now` at which it is a task's turn: always the same in each round of so many, so that a
+/// restart brings nothing forward.
+fn turn_of(task: &Task, now: UnixTime, round_secs: i64) -> UnixTime {
+    let own = i64::try_from(jitter(task) % round_secs.unsigned_abs()).unwrap_or_default();
     let next = now.plus_secs(1);
-    next.plus_secs((own - next.secs()).rem_euclid(ROUND_SECS))
+    next.plus_secs((own - next.secs()).rem_euclid(round_secs))
 }
 
 #[cfg(test)]
@@ -177,10 +185,14 @@ mod tests {
         let task = |i| Task { subject: DomainName::parse(&format!("s{i}.example")).unwrap(), role: Role::Own };
         let mut turns: Vec<i64> = Vec::new();
         for i in 0..1000 {
-            let turn = turn_of(&task(i), UnixTime::from_secs(start)).secs();
+            let turn = turn_of(&task(i), UnixTime::from_secs(start), ROUND_SECS).secs();
             assert!((start + 1..=start + ROUND_SECS).contains(&turn), "{turn}");
-            assert_eq!(turn_of(&task(i), UnixTime::from_secs(turn - 1)).secs(), turn, "a restart moves nothing");
-            assert_eq!(turn_of(&task(i), UnixTime::from_secs(turn)).secs(), turn + ROUND_SECS);
+            assert_eq!(
+                turn_of(&task(i), UnixTime::from_secs(turn - 1), ROUND_SECS).secs(),
+                turn,
+                "a restart moves nothing"
+            );
+            assert_eq!(turn_of(&task(i), UnixTime::from_secs(turn), ROUND_SECS).secs(), turn + ROUND_SECS);
             turns.push(turn);
         }
         let early = turns.iter().filter(|turn| **turn < start + ROUND_SECS / 10).count();

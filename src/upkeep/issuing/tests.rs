@@ -87,7 +87,6 @@ async fn one_that_is_not_approved_again_is_not_renewed_before_somebody_rings() {
     assert!(!bench.under_way().contains(&own("s.test")));
     assert_eq!(bench.planned(&own("s.test")), None);
     // Its certificate serves to its end; then it is a stranger again, and may be approved.
-    bench.set(NOW.plus_secs(61 * DAY));
     assert!(bench.ring("s.test").try_recv().unwrap().ok);
     bench.set(NOW.plus_secs(91 * DAY));
     assert!(bench.ring("s.test").try_recv().is_err());
@@ -168,6 +167,28 @@ async fn who_wants_to_be_left_alone_with_a_name_is(
 }
 
 #[tokio::test]
+async fn who_wanted_to_be_left_alone_is_asked_again_after_a_success() {
+    let mut bench = Bench::with(&["a.example"], &["one private", "two private"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), rate_limit(5 * DAY)).await;
+    bench.step(NOW.plus_secs(HOUR)).await;
+    assert_eq!(bench.begun(&own("a.example")).await.0, "two");
+    bench.issued(&own("a.example"), 0, 90).await;
+    bench.ask(&["a.example"]);
+    bench.step(NOW.plus_secs(2 * HOUR)).await;
+    assert_eq!(bench.begun(&own("a.example")).await.0, "one");
+}
+
+#[tokio::test]
+async fn no_authority_is_left_alone_for_longer_than_a_week() {
+    let mut bench = Bench::with(&["a.example"], &["one private", "two private"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), rate_limit(1000 * DAY)).await;
+    let until: Vec<_> = bench.issuing.attempts.values().flat_map(|it| &it.held_off).map(|of| of.until).collect();
+    assert_eq!(until, [NOW.plus_secs(7 * DAY)]);
+}
+
+#[tokio::test]
 async fn who_refuses_three_for_their_haste_is_left_alone_by_all() {
     let names = ["a.example", "b.example", "c.example", "d.example"];
     let mut bench = Bench::new(&names, |acme| acme.max_orders = 3).await;
@@ -185,6 +206,46 @@ async fn who_refuses_three_for_their_haste_is_left_alone_by_all() {
     bench.step(NOW.plus_secs(-30 * DAY)).await;
     bench.step(NOW.plus_secs(-30 * DAY + BACK_OFF)).await;
     assert!(!bench.under_way().is_empty());
+}
+
+#[tokio::test]
+async fn refusals_with_an_order_in_between_are_not_in_a_row() {
+    let bench = {
+        let mut bench = Bench::new(&[], |_| ()).await;
+        bench.step(NOW).await;
+        bench
+    };
+    let (accounts, one) = (&bench.issuing.workshop.accounts, bench.authority("one"));
+    let refuse = |subject: &str| {
+        accounts.note_refusal(&one, &name(subject), Duration::from_secs(60), NOW);
+        accounts.paused_until(&one, NOW)
+    };
+    // One that is refused again and again is its own affair.
+    assert_eq!(["a.org", "a.org", "a.org", "b.org"].map(refuse), [None; 4]);
+    accounts.note_order(&one);
+    assert_eq!(["c.org", "d.org", "e.org"].map(refuse), [None, None, Some(NOW.plus_secs(60))]);
+    assert_eq!(accounts.paused_until(&one, NOW.plus_secs(60)), None);
+}
+
+#[tokio::test]
+async fn of_failures_of_strangers_only_so_many_are_remembered() {
+    const MAX: usize = 10_000;
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), failure()).await;
+    bench.ring("s.test");
+    bench.step(NOW).await;
+    bench.failed(&own("s.test"), failure()).await;
+    let tasks: Vec<_> = (0..MAX).map(|number| own(&format!("n{number}.test"))).collect();
+    bench.issuing.strangers.remember_failures([own("a.example"), own("s.test")].iter().chain(&tasks[..MAX - 2]));
+    bench.issuing.forget_old_failures(&tasks[MAX - 2]).await;
+    assert!(bench.issuing.attempts.contains_key(&own("a.example")), "what is configured is not forgotten");
+    assert!(bench.issuing.attempts.contains_key(&own("s.test")));
+    bench.issuing.forget_old_failures(&tasks[MAX - 1]).await;
+    assert!(!bench.issuing.attempts.contains_key(&own("s.test")));
+    let inventory = bench.issuing.workshop.custody.inventory().unwrap();
+    let stored: Vec<_> = inventory.attempts().await.unwrap().into_iter().map(|it| it.subject).collect();
+    assert_eq!(stored, [name("a.example")]);
 }
 
 #[rstest]

@@ -265,8 +265,10 @@ async fn damage_that_is_met_later_is_told_apart_and_the_database_can_be_replaced
     let inventory = open(dir.path()).await;
     let leaves = leaf_pages(dir.path()).await;
     overwrite(&dir.path().join(FILE), [leaves[9]]);
+    assert_eq!(inventory.standing().await, Standing::Sound);
     let refused = inventory.certificates().await;
     assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+    assert_eq!(inventory.standing().await, Standing::Damaged);
     inventory.close().await;
     let replaced = Inventory::replace(dir.path(), NOW).await.unwrap();
     assert_eq!(replaced.set_aside, Some(dir.path().join(ASIDE)));
@@ -348,4 +350,30 @@ async fn one_that_is_damaged_where_nothing_can_be_written_is_left_alone_and_read
     assert!(matches!(refused, StoreError::Unsalvaged { .. }) && refused.is_for_writing(), "{refused:?}");
     fs::remove_dir_all(dir.path().join("certificates.db.salvaged")).unwrap();
     assert_eq!(still(dir.path()).await, (CERTIFICATES as usize, vec![]));
+}
+
+/// What a process goes on with after its file was removed is put back under the old numbers.
+#[tokio::test]
+async fn what_was_in_a_file_that_is_gone_is_put_back() {
+    let world = World::new().await;
+    for n in 0..1200 {
+        world.keep(&numbered(n)).await;
+    }
+    world.inventory.note_ari(CertificateId(7), None, NOW).await.unwrap();
+    let known = world.inventory.certificates().await.unwrap().certificates;
+    for file in files(world.path()) {
+        fs::remove_file(world.path().join(file)).unwrap();
+    }
+    assert_eq!(world.inventory.standing().await, Standing::Gone);
+    assert!(world.inventory.keep(&numbered(1)).await.is_err());
+    let world = world.reopened().await;
+    assert_eq!((world.inventory.standing().await, world.ids().await), (Standing::Sound, vec![]));
+    assert_eq!(world.inventory.restore(&known, NOW).await.unwrap(), 1200);
+    let restored = world.inventory.certificates().await.unwrap().certificates;
+    assert_eq!(format!("{restored:?}"), format!("{known:?}"));
+    assert_eq!(world.inventory.restore(&known, NOW).await.unwrap(), 0);
+    // Numbers go on.
+    assert_eq!(world.keep(&numbered(2000)).await, CertificateId(1201));
+    let OrderId(order) = world.inventory.begin_order(&order("example.com", Role::Own)).await.unwrap();
+    assert!(order > NOW.secs(), "{order}");
 }

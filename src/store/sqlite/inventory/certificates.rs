@@ -67,13 +67,13 @@ impl InventoryDb {
 }
 
 /// What is written of a certificate, found fit to be read again.
-struct Row<'n> {
-    leaf: &'n [u8],
-    issuers: Vec<&'n [u8]>,
-    facts: Vec<u8>,
+pub(super) struct Row<'n> {
+    pub(super) leaf: &'n [u8],
+    pub(super) issuers: Vec<&'n [u8]>,
+    pub(super) facts: Vec<u8>,
 }
 
-fn row(new: &NewCertificate) -> Result<Row<'_>, String> {
+pub(super) fn row(new: &NewCertificate) -> Result<Row<'_>, String> {
     let Some((leaf, issuers)) = new.chain.split_first() else {
         return Err("there is no certificate in the chain".to_owned());
     };
@@ -99,10 +99,7 @@ async fn keep_on(
     row: &Row<'_>,
 ) -> Result<CertificateId, sqlx::Error> {
     let mut tx = conn.begin_with(BEGIN).await?;
-    let mut issuers = Vec::with_capacity(row.issuers.len());
-    for der in &row.issuers {
-        issuers.push(issuer_id(&mut tx, der).await?.to_string());
-    }
+    let issuers = issuers_on(&mut tx, row).await?;
     let id = sqlx::query_scalar(
         "INSERT INTO certificate
          (subject, tenant, role, provenance, ca, facts, not_after, fingerprint, leaf, issuers, sealed_key, kept_at)
@@ -121,7 +118,7 @@ async fn keep_on(
     .bind(new.facts.not_after.secs())
     .bind(&new.facts.fingerprint[..])
     .bind(row.leaf)
-    .bind(issuers.join(" "))
+    .bind(issuers)
     .bind(&*new.sealed_key)
     .bind(new.at.secs())
     .fetch_one(&mut *tx)
@@ -132,6 +129,15 @@ async fn keep_on(
     forget_attempts_on(&mut tx, &new.subject, new.role).await?;
     tx.commit().await?;
     Ok(CertificateId(id))
+}
+
+/// The numbers of a chain's issuers, as they stand in its row.
+pub(super) async fn issuers_on(conn: &mut SqliteConnection, row: &Row<'_>) -> Result<String, sqlx::Error> {
+    let mut issuers = Vec::with_capacity(row.issuers.len());
+    for der in &row.issuers {
+        issuers.push(issuer_id(conn, der).await?.to_string());
+    }
+    Ok(issuers.join(" "))
 }
 
 async fn issuer_id(conn: &mut SqliteConnection, der: &[u8]) -> Result<i64, sqlx::Error> {
