@@ -2,6 +2,7 @@
 
 mod aliases;
 mod kept;
+mod poll;
 mod shelf;
 
 use std::collections::{HashMap, HashSet};
@@ -24,10 +25,8 @@ use crate::store::inventory::{CertificateId, Role};
 use crate::throttle::Throttle;
 use aliases::{Aliases, Host};
 pub use kept::{Kept, KeptCertificates};
+pub use poll::poll_pairs;
 use shelf::Shelf;
-
-/// Certificate pairs looked at per call of [`Control::poll_pairs`]: a hundred thousand take ten calls.
-const PAIRS_PER_POLL: usize = 10_000;
 
 /// The world as the operator wants it: the configuration, checked.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +123,7 @@ pub struct BrokenPair {
 /// Everything the pen needs to know of the world it wrote last.
 pub struct Control {
     live: Arc<Live>,
-    pairs: PairFiles,
+    pairs: Arc<PairFiles>,
     internal: Arc<InternalCa>,
     blueprint: Blueprint,
     /// The last good reading of each pair: a broken one never replaces it.
@@ -139,7 +138,7 @@ pub struct Control {
     aliases: Aliases,
     shelf: Shelf,
     files_read: u64,
-    watched: Vec<PairPaths>,
+    watched: Arc<[PairPaths]>,
     next_watched: usize,
     /// Living parts, kept for every name ever served: usage belongs to the name.
     living: HashMap<Arc<str>, Living>,
@@ -160,7 +159,7 @@ impl Control {
     pub fn new(live: Arc<Live>) -> Self {
         Self {
             live,
-            pairs: PairFiles::new(),
+            pairs: Arc::new(PairFiles::new()),
             internal: Arc::new(InternalCa::new()),
             blueprint: Blueprint::default(),
             good: HashMap::new(),
@@ -170,7 +169,7 @@ impl Control {
             aliases: Aliases::default(),
             shelf: Shelf::default(),
             files_read: 0,
-            watched: Vec::new(),
+            watched: [].into(),
             next_watched: 0,
             living: HashMap::new(),
             origins: HashMap::new(),
@@ -199,7 +198,7 @@ impl Control {
         self.pairs.forget_others(&keep);
         self.good.retain(|pair, _| keep.contains(pair));
         self.good.extend(good);
-        self.watched = watched;
+        self.watched = watched.into();
         self.origins = origins;
         self.internal.forget_others(&blueprint.domains.iter().map(|spec| spec.name.clone()).collect());
         self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref())
@@ -271,34 +270,22 @@ impl Control {
         self.publish_covered(&gone);
     }
 
-    /// Looks whether certificate files have changed, reads those that have, and publishes if any is good. Call it once
-    /// a second; it looks at a bounded number each time.
-    pub fn poll_pairs(&mut self) -> Vec<BrokenPair> {
-        let end = self.next_watched.saturating_add(PAIRS_PER_POLL).min(self.watched.len());
-        let due = self.watched.get(self.next_watched..end).unwrap_or_default();
-        let changed: Vec<PairPaths> = self.pairs.changed(due).into_iter().filter_map(|i| due.get(i)).cloned().collect();
-        self.next_watched = if end == self.watched.len() { 0 } else { end };
-        if changed.is_empty() {
-            return Vec::new();
-        }
-        let (good, broken) = self.read(&changed);
-        if !good.is_empty() {
-            self.good.extend(good);
-            self.files_read += 1;
-            self.publish();
-        }
-        broken
+    fn read(&self, pairs: &[PairPaths]) -> (Vec<(PairPaths, Arc<Certificate>)>, Vec<BrokenPair>) {
+        self.sort_out(pairs.iter().cloned().zip(self.pairs.load_all(pairs)))
     }
 
-    fn read(&self, pairs: &[PairPaths]) -> (Vec<(PairPaths, Arc<Certificate>)>, Vec<BrokenPair>) {
-        let mut good = Vec::with_capacity(pairs.len());
-        let mut broken = Vec::new();
-        for (pair, read) in pairs.iter().zip(self.pairs.load_all(pairs)) {
+    /// What is good of what was read, and what is not.
+    fn sort_out(
+        &self,
+        read: impl IntoIterator<Item = (PairPaths, Result<Arc<Certificate>, PairError>)>,
+    ) -> (Vec<(PairPaths, Arc<Certificate>)>, Vec<BrokenPair>) {
+        let (mut good, mut broken) = (Vec::new(), Vec::new());
+        for (pair, read) in read {
             match read {
-                Ok(certificate) => good.push((pair.clone(), certificate)),
+                Ok(certificate) => good.push((pair, certificate)),
                 Err(error) => {
-                    let keeps_serving = self.good.contains_key(pair);
-                    broken.push(BrokenPair { pair: pair.clone(), error, keeps_serving });
+                    let keeps_serving = self.good.contains_key(&pair);
+                    broken.push(BrokenPair { pair, error, keeps_serving });
                 }
             }
         }
@@ -510,7 +497,9 @@ mod tests {
         let unverifiable = OriginSpec { scheme: Scheme::Https, tls, ..OriginSpec::http("127.0.0.1", 1) };
         assert!(control.apply(world(unverifiable)).is_err());
         assert!(Arc::ptr_eq(&before, &control.good[&files]));
-        assert!(control.poll_pairs().is_empty());
+        let control = std::sync::Mutex::new(control);
+        assert!(poll_pairs(&control).is_empty());
+        let control = control.into_inner().unwrap();
         assert!(!Arc::ptr_eq(&before, &control.good[&files]), "the changed file has been taken after all");
     }
 }

@@ -94,6 +94,13 @@ impl PairFiles {
         pairs.iter().enumerate().filter(|(_, pair)| differs(pair)).map(|(position, _)| position).collect()
     }
 
+    /// Whether this is what the pair's files gave when they were last read.
+    pub fn gave_last(&self, pair: &PairPaths, certificate: &Arc<Certificate>) -> bool {
+        let read = self.lock();
+        let last = read.get(pair).and_then(|was| was.certificate.as_ref());
+        last.is_some_and(|last| Arc::ptr_eq(last, certificate))
+    }
+
     /// Forgets every pair that is not in `keep`.
     pub fn forget_others(&self, keep: &HashSet<PairPaths>) {
         self.lock().retain(|pair, _| keep.contains(pair));

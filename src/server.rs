@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::admin::{self, Desk};
 use crate::clock::{self, Clock};
 use crate::config::{self, Config, Diagnostics, Loaded};
-use crate::control::{AskReload, Control, ReloadOutcome};
+use crate::control::{AskReload, Control, ReloadOutcome, poll_pairs};
 use crate::on_demand::Doorbell;
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
@@ -231,7 +231,8 @@ impl Server {
         tokio::spawn(porter.run(rings));
         let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
         tokio::spawn(harvest.run(Arc::clone(&clock), incoming));
-        tokio::spawn(watch(Arc::clone(&control), Arc::clone(&live), Arc::clone(&clock), alerts));
+        tokio::spawn(poll(Arc::clone(&control)));
+        tokio::spawn(watch(Arc::clone(&live), Arc::clone(&clock), alerts));
 
         let desk = Arc::new(Desk {
             registry,
@@ -390,17 +391,26 @@ impl Server {
     }
 }
 
-/// Once a second: have certificate files changed, and which certificate serves whom?
-async fn watch(control: Arc<Mutex<Control>>, live: Arc<Live>, clock: Arc<Clock>, alerts: Arc<Alerts>) {
+/// Once a second: have certificate files changed? Where a disk does not answer, nobody else waits for it.
+async fn poll(control: Arc<Mutex<Control>>) {
+    let mut tick = interval(WATCH);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let control = Arc::clone(&control);
+        for broken in in_background(move || poll_pairs(&control)).await.unwrap_or_default() {
+            warn_of(&broken);
+        }
+    }
+}
+
+/// Once a second: which certificate serves whom?
+async fn watch(live: Arc<Live>, clock: Arc<Clock>, alerts: Arc<Alerts>) {
     let mut tick = interval(WATCH);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = Watch::default();
     loop {
         tick.tick().await;
-        let control = Arc::clone(&control);
-        for broken in in_background(move || lock(&control).poll_pairs()).await.unwrap_or_default() {
-            warn_of(&broken);
-        }
         watch.step(clock.read().now, &live.snapshot(), &alerts);
     }
 }

@@ -273,7 +273,6 @@ impl Issuing {
         self.adopt_aliases(&control);
         drop(control);
         self.unplanned = self.subjects.keys().cloned().collect();
-        self.left_out.retain(|task, _| self.subjects.contains_key(&task.subject));
         let gone: Vec<Task> = self
             .queue
             .tasks()

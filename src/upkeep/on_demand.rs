@@ -150,3 +150,64 @@ impl Porter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{Blueprint, Control};
+    use crate::issuance::{Acme, KeyAlgorithm, Method, OnDemand};
+    use crate::on_demand::Doorbell;
+    use crate::site::{OriginSpec, SiteSpec};
+
+    fn name(text: &str) -> DomainName {
+        DomainName::parse(text).unwrap()
+    }
+
+    /// A world that takes in so many names, all of which are approved.
+    fn live(max_names: usize) -> Arc<Live> {
+        let live = Arc::new(Live::default());
+        let key = KeyAlgorithm::default();
+        let method = Method { authorities: None, challenge: None, dns: None, key, profile: None, standby: false };
+        let on_demand = OnDemand {
+            site: name("www.example.com"),
+            allow: vec!["*.test".to_owned()],
+            ask: None,
+            max_names,
+            max_new_per_hour: 1000,
+        };
+        let acme =
+            Acme { agreed_to_terms: true, authorities: vec![], method, max_orders: 1, on_demand: Some(on_demand) };
+        let domains = vec![Arc::new(SiteSpec::new(name("www.example.com"), OriginSpec::http("127.0.0.1", 1)))];
+        let blueprint = Blueprint { domains, acme: Some(Arc::new(acme)), ..Blueprint::default() };
+        Control::new(Arc::clone(&live)).apply(blueprint).unwrap();
+        live
+    }
+
+    #[tokio::test]
+    async fn names_that_wait_for_their_orders_have_places_already() {
+        let (doorbell, rings) = Doorbell::new();
+        let (admissions, mut admitted) = mpsc::channel(10);
+        let porter = Porter::new(live(2), Arc::default(), admissions, &Registry::new()).unwrap();
+        let waiting = ["a.test", "b.test", "c.test"].map(|name| doorbell.ring(name, Instant::now()).unwrap());
+        let porter = tokio::spawn(porter.run(rings));
+        let orders = [admitted.recv().await.unwrap(), admitted.recv().await.unwrap()];
+        let mut refused = Vec::new();
+        while refused.is_empty() {
+            refused = waiting.iter().filter_map(|waiting| *waiting.borrow()).collect();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((refused, admitted.try_recv().is_err()), (vec![false], true));
+        // What comes of the orders is what handshakes are told.
+        for (number, (_, reply)) in orders.into_iter().enumerate() {
+            let (ok, message) = (number == 0, String::new());
+            reply.send(Ordered { ok, id: None, message, advice: None }).unwrap();
+        }
+        let mut told = Vec::new();
+        for mut waiting in waiting {
+            told.push(waiting.wait_for(Option::is_some).await.unwrap().unwrap());
+        }
+        told.sort_unstable();
+        assert_eq!(told, [false, false, true]);
+        porter.abort();
+    }
+}

@@ -307,6 +307,25 @@ fn another_authority_takes_over() {
     assert!(gate.leaf(SITE).names.contains(&SITE.to_owned()));
 }
 
+/// Which of its certificates an order replaces (RFC 9773, section 5) is for the one to know that issued it.
+#[test]
+fn what_another_authority_issued_is_not_named_as_replaced() {
+    let pki = Pki::new();
+    let (first, second) = (fault_ca(&pki), fault_ca(&pki));
+    for ca in [&first, &second] {
+        ca.ari(utc(NOON) + 60 * 86_400, utc(NOON) + 61 * 86_400, 3600);
+    }
+    let mut gate = setup(&pki, &[&first, &second]).with("acme", "{ ca = ['ca-0'] }").start();
+    gate.await_own(SITE);
+    gate.reconfigure(|setup| setup.with("acme", "{ ca = ['ca-1'] }"));
+    for _ in 0..2 {
+        let renewed = gate.command(&["cert", "renew", SITE]);
+        assert_eq!(renewed.code, 0, "{}", renewed.text());
+    }
+    let replaces: Vec<_> = second.orders().into_iter().map(|order| order.replaces.is_some()).collect();
+    assert_eq!((first.orders().len(), replaces), (1, vec![false, true]));
+}
+
 #[test]
 fn an_account_that_is_gone_is_made_anew() {
     let (site, pki) = (Managed::new(), Pki::new());

@@ -210,18 +210,30 @@ fn of_a_record_that_nobody_sees_the_authority_is_never_told() {
     assert_eq!((told(&dns.authority), dns.authority.orders()), (0, 1));
     assert_eq!(dns.primary.txt(CHALLENGE), Vec::<String>::new());
 
-    // A stale value of another order is not the one. After a failure the apex, which is optional, is left out. The
-    // clock cannot be moved here: the primary would not believe signatures of tomorrow.
+    // A stale value of another order is not the one. The clock cannot be moved here: the primary would not believe
+    // signatures of tomorrow.
     dns.catch_up("stale");
     let renewed = command(&gate, &["cert", "renew", WILDCARD]);
     assert!(renewed.code == 1 && renewed.text().contains("one other value there"), "{}", renewed.text());
     assert_eq!(told(&dns.authority), 0);
     thread::scope(|scope| {
         let renewed = scope.spawn(|| command(&gate, &["cert", "renew", WILDCARD]));
-        dns.catch_up(&eventually("it is set", || dns.primary.txt(CHALLENGE).pop()));
+        // One or two of them: the apex, which is optional, is left out if it was its proof that failed.
+        let mut seen = Vec::new();
+        while !renewed.is_finished() {
+            for value in dns.primary.txt(CHALLENGE) {
+                if !seen.contains(&value) {
+                    dns.catch_up(&value);
+                    seen.push(value);
+                }
+            }
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
         let renewed = renewed.join().unwrap();
         assert_eq!(renewed.code, 0, "{}", renewed.text());
     });
     assert_served(&gate);
-    assert_eq!((gate.leaf("any.lockgate.test").names, told(&dns.authority)), (vec![WILDCARD.to_owned()], 1));
+    let names = gate.leaf("any.lockgate.test").names;
+    assert!(names.contains(&WILDCARD.to_owned()), "{names:?}");
+    assert_eq!(told(&dns.authority), names.len());
 }

@@ -200,7 +200,7 @@ fn what_is_no_place_for_a_key_changes_nothing() {
         (&["--to-config", &down], 1, "the transit key transit/k at http://127.0.0.1:"),
         (&["--to-config", &short], 1, "the systemd credential short"),
         (&["--to-config", &elsewhere], 1, "LOCKGATE_TEST_NOTHING"),
-        (&["--to-config", &broken], 2, "nowhere"),
+        (&["--to-config", &broken], 1, "nowhere"),
         (&["--to-config", "/nonexistent.toml"], 2, "/nonexistent.toml"),
         (&["--to-env", "A", "--to-credential", "b"], 2, "cannot be used with"),
         (&["--to-credential", "kek", "--discard-old"], 2, "cannot be used with"),

@@ -64,6 +64,7 @@ impl Issuing {
     /// Forgets what failed, and what was under way, for subjects that nobody configures, and no handshake asked for, any
     /// more.
     async fn forget_the_gone(&mut self, now: UnixTime) -> Result<(), CustodyError> {
+        self.left_out.retain(|task, _| self.subjects.contains_key(&task.subject));
         let before = now.plus_secs(-GONE_SECS);
         let is_gone = |task: &Task| {
             let is_wanted = self.subjects.contains_key(&task.subject) || self.once.contains_key(task);

@@ -255,9 +255,7 @@ impl Workshop {
         let mut on_show = OnShow::default();
         let proved = timeout(PROVING_PATIENCE, self.prove_control(job, &mut order, &mut on_show)).await;
         on_show.clear().await;
-        let proved =
-            proved.unwrap_or_else(|_| Err(Failure::here(authority, "to prove control took too long".to_owned())));
-        proved?;
+        proved.map_err(|_| Failure::here(authority, "to prove control took too long".to_owned()))??;
 
         let is_finalized = matches!(order.status(), Status::Processing | Status::Valid);
         if record.sealed_key.is_none() || !is_finalized {

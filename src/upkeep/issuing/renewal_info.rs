@@ -75,7 +75,8 @@ impl RenewalInfo {
     /// When to ask about one of those about which it is time to ask.
     fn soon(&self, task: &Task, now: UnixTime) -> UnixTime {
         let all = i64::try_from(self.queue.len()).unwrap_or(i64::MAX);
-        turn_of(task, now, (all / ASKED_PER_SEC).clamp(1, ROUND_SECS))
+        // Where there are few, this very second.
+        turn_of(task, now.plus_secs(-1), (all / ASKED_PER_SEC).clamp(1, ROUND_SECS))
     }
 
     /// Asks who is due, and takes in what was answered: into `fresh`, to be published.

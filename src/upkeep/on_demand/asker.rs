@@ -177,6 +177,9 @@ async fn client() -> Result<reqwest::Client, String> {
 mod tests {
     use super::*;
     use rstest::rstest;
+    use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     #[rstest]
     #[case(200, Verdict::Approved)]
@@ -204,5 +207,51 @@ mod tests {
         let asker = Asker::default();
         assert_eq!(asker.ask(&on_demand, &name("a.customers.example")).await, Verdict::Approved);
         assert_eq!(asker.ask(&on_demand, &name("a.example")).await, Verdict::Refused);
+    }
+
+    /// Answers each question with the status that is said at the time; counts them.
+    async fn whom_to_ask() -> (String, Arc<(AtomicU16, AtomicUsize)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let state = Arc::new((AtomicU16::new(200), AtomicUsize::new(0)));
+        let says = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut question = [0; 4096];
+                if stream.read(&mut question).await.is_ok_and(|length| length > 0) {
+                    says.1.fetch_add(1, Ordering::Relaxed);
+                    let status = says.0.load(Ordering::Relaxed);
+                    let answer = format!("HTTP/1.1 {status} Said\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        (url, state)
+    }
+
+    #[tokio::test]
+    async fn an_approval_is_good_for_another_try_until_there_is_a_refusal() {
+        let (url, state) = whom_to_ask().await;
+        let name = |text| DomainName::parse(text).unwrap();
+        let on_demand = OnDemand {
+            site: name("www.example.com"),
+            allow: vec![],
+            ask: Some(url),
+            max_names: 1,
+            max_new_per_hour: 1000,
+        };
+        let (asker, shop) = (Asker::default(), name("shop.example"));
+        let asked = || state.1.load(Ordering::Relaxed);
+        for _ in 0..3 {
+            assert_eq!((asker.ask(&on_demand, &shop).await, asked()), (Verdict::Approved, 1));
+        }
+        assert_eq!((asker.ask(&on_demand, &name("b.example")).await, asked()), (Verdict::Approved, 2));
+        // Whether it may be renewed is another question; trouble takes nothing back.
+        state.0.store(500, Ordering::Relaxed);
+        assert_eq!((asker.ask_again(&on_demand, &shop).await, asked()), (Verdict::Failed, 3));
+        assert_eq!((asker.ask(&on_demand, &shop).await, asked()), (Verdict::Approved, 3));
+        state.0.store(404, Ordering::Relaxed);
+        assert_eq!((asker.ask_again(&on_demand, &shop).await, asked()), (Verdict::Refused, 4));
+        assert_eq!((asker.ask(&on_demand, &shop).await, asked()), (Verdict::Refused, 5));
     }
 }
