@@ -129,13 +129,8 @@ impl Certificate {
     /// One out of the store, whose facts are known and whose key is sealed: nothing of it is parsed, and nothing
     /// opened, before its first handshake. Then the leaf must say what `facts` do and the key must be the leaf's; if
     /// not, it is as good as not there.
-    pub fn sealed(
-        facts: Facts,
-        chain: Vec<CertificateDer<'static>>,
-        sealed_key: Box<[u8]>,
-        keys: Arc<OpenedKeys>,
-    ) -> Self {
-        Self { leaf: facts, pair: Pair::Sealed(Sealed::new(chain, &sealed_key, keys)) }
+    pub fn sealed(facts: Facts, chain: &[CertificateDer<'static>], sealed_key: &[u8], keys: Arc<OpenedKeys>) -> Self {
+        Self { leaf: facts, pair: Pair::Sealed(Sealed::new(chain, sealed_key, keys)) }
     }
 
     /// All that the leaf says.

@@ -160,6 +160,6 @@ impl Pair {
 
 impl Stored {
     pub(crate) fn sealed(self, keys: &Arc<OpenedKeys>) -> Arc<Certificate> {
-        Arc::new(Certificate::sealed(self.facts, self.chain, self.key.into(), Arc::clone(keys)))
+        Arc::new(Certificate::sealed(self.facts, &self.chain, &self.key, Arc::clone(keys)))
     }
 }

@@ -21,13 +21,12 @@ pub(super) struct Sealed {
 }
 
 impl Sealed {
-    pub(super) fn new(chain: Vec<CertificateDer<'static>>, key: &[u8], keys: Arc<OpenedKeys>) -> Self {
-        let mut chain = chain.into_iter();
-        let leaf = chain.next().unwrap_or_else(|| CertificateDer::from_slice(&[]));
+    pub(super) fn new(chain: &[CertificateDer<'static>], key: &[u8], keys: Arc<OpenedKeys>) -> Self {
+        let (leaf, rest) = chain.split_first().map_or((&[][..], chain), |(leaf, rest)| (leaf, rest));
         Self {
-            leaf_and_key: [&leaf, key].concat().into(),
+            leaf_and_key: [leaf, key].concat().into(),
             leaf_len: leaf.len(),
-            rest: intermediate::share_rest(chain.as_slice()),
+            rest: intermediate::share_rest(rest),
             keys,
             cell: OnceLock::new(),
         }

@@ -172,7 +172,18 @@ impl Inventory {
     /// # Errors
     /// [`StoreError`].
     pub async fn certificates(&self) -> Result<Certificates, StoreError> {
-        self.db.certificates().await
+        let mut certificates = Vec::new();
+        let unusable = self.each_certificate(|stored| certificates.push(stored)).await?;
+        Ok(Certificates { certificates, unusable })
+    }
+
+    /// Reads all certificates, in the order of their numbers, one at a time: of 100,000 there is never a second copy.
+    /// Gives those that cannot be used.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may have been read before it.
+    pub async fn each_certificate(&self, each: impl FnMut(StoredCertificate)) -> Result<Vec<Unusable>, StoreError> {
+        self.db.each_certificate(each).await
     }
 
     /// One certificate; `None` if it is not there, or cannot be used.

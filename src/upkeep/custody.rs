@@ -7,22 +7,24 @@
 mod attend;
 mod restore;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 pub use attend::{Opening, within};
 use prometheus::{IntGauge, Registry};
+use rustls_pki_types::CertificateDer;
 
-use crate::certificate::{Certificate, OpenedKeys};
+use crate::certificate::{Certificate, Facts, OpenedKeys};
 use crate::clock::UnixTime;
 use crate::control::Kept;
 use crate::issuance::KeySource;
 use crate::issuer::InternalCa;
 use crate::store::StoreError;
 use crate::store::inventory::{
-    Attempts, Certificates, Inventory, NewCertificate, OpenedInventory, Order, OrderId, Provenance, Secret,
-    StoredCertificate, Unusable,
+    Attempts, CertificateId, Inventory, OpenedInventory, Order, OrderId, Provenance, Secret, StoredCertificate,
+    Unusable,
 };
 use crate::vault::{KeyWrap, Vault, VaultError, WrappedKey, rotation};
 
@@ -177,13 +179,10 @@ impl Custody {
         }
         let inventory = opened.inventory;
         let read = async {
-            let stored = inventory.certificates().await?;
-            self.restore(&inventory, &stored, known, now).await?;
-            let contents = Contents {
-                certificates: self.usable(stored),
-                orders: inventory.orders().await?,
-                attempts: inventory.attempts().await?,
-            };
+            let (certificates, ids) = self.read(&inventory).await?;
+            self.restore(&inventory, &ids, known, now).await?;
+            let contents =
+                Contents { certificates, orders: inventory.orders().await?, attempts: inventory.attempts().await? };
             Ok::<_, CustodyError>((contents, Keys::of(&inventory).await?))
         };
         match read.await {
@@ -204,7 +203,7 @@ impl Custody {
         let read = async {
             let Some(inventory) = Inventory::open_still(&self.data_dir).await? else { return Ok(None) };
             let read = async {
-                let certificates = self.usable(inventory.certificates().await?);
+                let (certificates, _) = self.read(&inventory).await?;
                 Ok::<_, StoreError>((certificates, Keys::of(&inventory).await?))
             };
             let read = read.await;
@@ -239,11 +238,18 @@ impl Custody {
         }
     }
 
-    fn usable(&self, stored: Certificates) -> Vec<Arc<Kept>> {
-        for Unusable { id, reason } in stored.unusable {
+    /// The certificates to serve with, and the numbers of all that there are.
+    async fn read(&self, inventory: &Inventory) -> Result<(Vec<Arc<Kept>>, HashSet<CertificateId>), StoreError> {
+        let (mut certificates, mut ids) = (Vec::new(), HashSet::new());
+        let unusable = inventory.each_certificate(|stored| {
+            ids.insert(stored.id);
+            certificates.extend(self.kept(stored));
+        });
+        for Unusable { id, reason } in unusable.await? {
             tracing::error!(certificate = id.0, "a kept certificate cannot be used: {reason}");
+            ids.insert(id);
         }
-        stored.certificates.into_iter().filter_map(|stored| self.kept(stored)).collect()
+        Ok((certificates, ids))
     }
 
     /// A certificate of the inventory, to serve with. `None`: it was revoked.
@@ -252,7 +258,6 @@ impl Custody {
             return None;
         }
         let StoredCertificate { id, certificate: new, ari, .. } = stored;
-        let certificate = self.closed(&new);
         Some(Arc::new(Kept {
             id,
             subject: new.subject,
@@ -260,14 +265,14 @@ impl Custody {
             role: new.role,
             is_on_demand: new.provenance == Provenance::OnDemand,
             ca: new.ca,
-            certificate: Arc::new(certificate),
+            certificate: Arc::new(self.closed(new.facts, &new.chain, &new.sealed_key)),
             ari,
         }))
     }
 
     /// A certificate whose key is opened at its first handshake.
-    pub fn closed(&self, new: &NewCertificate) -> Certificate {
-        Certificate::sealed(new.facts.clone(), new.chain.clone(), new.sealed_key.clone(), Arc::clone(&self.opened))
+    pub fn closed(&self, facts: Facts, chain: &[CertificateDer<'static>], sealed_key: &[u8]) -> Certificate {
+        Certificate::sealed(facts, chain, sealed_key, Arc::clone(&self.opened))
     }
 
     /// Unlocks the vault and gives the internal authority its own key back. Where there are no keys yet, makes the first

@@ -189,7 +189,7 @@ impl OpensKeys for ElsewhereOpen {
 fn closed(stored: StoredCertificate) -> Option<Arc<Kept>> {
     let StoredCertificate { id, certificate: new, revoked_at: None, ari } = stored else { return None };
     let keys = OpenedKeys::new(Arc::new(ElsewhereOpen), MAX_OPENED_KEYS);
-    let certificate = Arc::new(Certificate::sealed(new.facts, new.chain, new.sealed_key, keys));
+    let certificate = Arc::new(Certificate::sealed(new.facts, &new.chain, &new.sealed_key, keys));
     let (subject, tenant, role) = (new.subject, new.tenant, new.role);
     Some(Arc::new(Kept {
         id,

@@ -6,24 +6,22 @@ use std::sync::Arc;
 use super::{Custody, CustodyError, tell_if_made};
 use crate::clock::UnixTime;
 use crate::control::Kept;
-use crate::store::inventory::{Certificates, Inventory, NewCertificate, Provenance, StoredCertificate};
+use crate::store::inventory::{CertificateId, Inventory, NewCertificate, Provenance, StoredCertificate};
 use crate::vault::{WrappedKey, rotation};
 
 impl Custody {
-    /// Puts back what is `known` and not among what is `stored`, with the keys that it takes to open it: keys first.
+    /// Puts back what is `known` and not among what is stored under `ids`, with the keys that it takes to open it: keys first.
     ///
     /// # Errors
     /// [`CustodyError`]; what was not put back can be put back again.
     pub(super) async fn restore(
         &self,
         inventory: &Inventory,
-        stored: &Certificates,
+        ids: &HashSet<CertificateId>,
         known: &[Arc<Kept>],
         now: UnixTime,
     ) -> Result<(), CustodyError> {
         let keys = self.restore_keys(inventory, now).await?;
-        let readable = stored.certificates.iter().map(|stored| stored.id);
-        let ids: HashSet<_> = readable.chain(stored.unusable.iter().map(|unusable| unusable.id)).collect();
         let missing: Vec<_> =
             known.iter().filter(|kept| !ids.contains(&kept.id)).filter_map(|kept| stored_form(kept, now)).collect();
         if keys == 0 && missing.is_empty() {

@@ -336,7 +336,7 @@ impl Workshop {
             sealed_key,
             at: now,
         };
-        let test = self.custody.closed(&new);
+        let test = self.custody.closed(new.facts.clone(), &new.chain, &new.sealed_key);
         // Its first second may be a moment away, by a clock that goes ahead of ours: until then another one serves.
         prove(&test, &record.names, now.max(new.facts.not_before))
             .map_err(|error| wrong(format!("what was issued does not work: {error}")))?;

@@ -11,8 +11,7 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::super::super::StoreError;
 use super::super::super::inventory::{
-    Ari, CERTIFICATE_BYTES_MAX, CertificateId, Certificates, NewCertificate, Provenance, StoredCertificate, Unusable,
-    facts,
+    Ari, CERTIFICATE_BYTES_MAX, CertificateId, NewCertificate, Provenance, StoredCertificate, Unusable, facts,
 };
 use super::{InventoryDb, name, role, shortened, value};
 use crate::certificate::{Facts, MAX_CHAIN, facts_of, share_intermediate};
@@ -56,9 +55,12 @@ const SELECT_ONE: &str = concat!(select!(""), " AND id = $2");
 const SELECT_TOO_LARGE: &str = concat!("SELECT id FROM certificate NOT INDEXED WHERE ", octets!(), " > $1 ORDER BY id");
 
 impl InventoryDb {
-    pub(in crate::store) async fn certificates(&self) -> Result<Certificates, StoreError> {
+    pub(in crate::store) async fn each_certificate(
+        &self,
+        each: impl FnMut(StoredCertificate),
+    ) -> Result<Vec<Unusable>, StoreError> {
         let mut conn = self.reader().await?;
-        let read = read_all(&mut conn).await;
+        let read = read_all(&mut conn, each).await;
         self.end(conn, read)
     }
 
@@ -72,31 +74,34 @@ impl InventoryDb {
     }
 }
 
-async fn read_all(conn: &mut SqliteConnection) -> Result<Certificates, sqlx::Error> {
+async fn read_all(
+    conn: &mut SqliteConnection,
+    mut each: impl FnMut(StoredCertificate),
+) -> Result<Vec<Unusable>, sqlx::Error> {
     // In one transaction: an issuer that is trimmed meanwhile must not be missing.
     let mut tx = conn.begin().await?;
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM certificate").fetch_one(&mut *tx).await?;
-    let count = usize::try_from(count).unwrap_or_default();
     let mut shelf = Shelf { issuers: read_issuers(&mut tx).await?, ..Shelf::default() };
-    let mut all = Certificates { certificates: Vec::with_capacity(count), unusable: Vec::new() };
+    let (mut seen, mut unusable) = (0_i64, Vec::new());
     {
         let mut rows = sqlx::query(SELECT).bind(CERTIFICATE_BYTES_MAX as i64).fetch(&mut *tx);
         while let Some(row) = poll_fn(|cx| rows.as_mut().poll_next(cx)).await {
             let row = row?;
+            seen = seen.saturating_add(1);
             match shelf.certificate(&row) {
-                Ok(certificate) => all.certificates.push(certificate),
-                Err(reason) => all.unusable.push(Unusable { id: id(&row), reason: shortened(&reason) }),
+                Ok(certificate) => each(certificate),
+                Err(reason) => unusable.push(Unusable { id: id(&row), reason: shortened(&reason) }),
             }
         }
     }
-    if all.certificates.len().saturating_add(all.unusable.len()) < count {
+    if seen < count {
         let too_large = sqlx::query_scalar(SELECT_TOO_LARGE).bind(CERTIFICATE_BYTES_MAX as i64);
         let ids: Vec<i64> = too_large.fetch_all(&mut *tx).await?;
         let reason = format!("it has more than {CERTIFICATE_BYTES_MAX} octets");
-        all.unusable.extend(ids.into_iter().map(|id| Unusable { id: CertificateId(id), reason: reason.clone() }));
+        unusable.extend(ids.into_iter().map(|id| Unusable { id: CertificateId(id), reason: reason.clone() }));
     }
     tx.rollback().await?;
-    Ok(all)
+    Ok(unusable)
 }
 
 async fn read_one(conn: &mut SqliteConnection, id: CertificateId) -> Result<Option<StoredCertificate>, sqlx::Error> {
