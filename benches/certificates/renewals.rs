@@ -78,7 +78,12 @@ fn renew(runtime: &Runtime, custody: &Arc<Custody>, control: &mut Control, live:
     let each_second = RENEWALS / TIME.as_secs() as usize;
     for (i, new) in renewed.into_iter().enumerate() {
         runtime.block_on(tick.tick());
-        prove(&custody.closed(new.facts.clone(), &new.chain, &new.sealed_key), std::slice::from_ref(&new.subject), new.at).unwrap();
+        prove(
+            &custody.closed(new.facts.clone(), &new.chain, &new.sealed_key),
+            std::slice::from_ref(&new.subject),
+            new.at,
+        )
+        .unwrap();
         let id = runtime.block_on(custody.inventory().unwrap().keep(&new)).unwrap();
         let stored = StoredCertificate { id, certificate: new, revoked_at: None, ari: None };
         control.take_in(custody.kept(stored).into_iter().collect());
