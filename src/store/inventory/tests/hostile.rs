@@ -24,6 +24,12 @@ async fn reason(sql: &str) -> String {
 #[case::long_name("subject = printf('%.*c', 90000, 'a')", "the name is too long")]
 #[case::control("subject = char(31) || 'a'", "control characters")]
 #[case::separator("ca = 'a' || char(31) || 'b'", "control characters")]
+#[case::end_of_a_head("subject = char(30) || 'a'", "is not a host name")]
+#[case::a_row_of_its_own(
+    "ca = char(30) || '9' || replace(hex(zeroblob(8)), '00', char(31) || '1')",
+    "control characters"
+)]
+#[case::nul("subject = 'a' || char(0) || 'b'", "is not a host name")]
 #[case::not_utf8("ca = CAST(x'ff' AS TEXT)", "not UTF-8")]
 #[case::tenant("tenant = ' a '", "` a ` is no tenant's name")]
 #[case::role("role = 'owner'", "`owner` is neither own nor standby")]
@@ -40,6 +46,27 @@ async fn reason(sql: &str) -> String {
 async fn a_certificate_that_cannot_be_used_is_passed_over_with_a_reason(#[case] change: &str, #[case] expected: &str) {
     let reason = reason(&format!("UPDATE certificate SET {change} WHERE id = 1")).await;
     assert!(reason.contains(expected), "{reason}");
+}
+
+#[tokio::test]
+async fn of_many_one_is_passed_over() {
+    let world = World::new().await;
+    for n in 1..=150 {
+        world.keep(&numbered(n)).await;
+    }
+    for (bad, change) in [(70, "subject = char(30)"), (71, "role = 'x'"), (140, "leaf = zeroblob(5000000)")] {
+        world
+            .tamper(&format!("PRAGMA ignore_check_constraints = 1; UPDATE certificate SET {change} WHERE id = {bad}"))
+            .await;
+    }
+    let all = world.inventory.certificates().await.unwrap();
+    let ids = |of: &mut dyn Iterator<Item = CertificateId>| of.map(|id| id.0).collect::<Vec<_>>();
+    assert_eq!(ids(&mut all.unusable.iter().map(|it| it.id)), [70, 71, 140]);
+    let usable: Vec<_> = (1..=150).filter(|n| ![70, 71, 140].contains(n)).collect();
+    assert_eq!(ids(&mut all.certificates.iter().map(|it| it.id)), usable);
+    for (n, kept) in usable.iter().zip(&all.certificates) {
+        assert_eq!(kept.certificate.facts, numbered(*n as u32).facts, "{n}");
+    }
 }
 
 #[tokio::test]

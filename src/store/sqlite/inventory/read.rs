@@ -24,8 +24,6 @@ const HEAD_END: u8 = 0x1e;
 const FIELDS: usize = 16;
 /// How many of them, at its end, are lengths.
 const LENGTHS: usize = 4;
-/// Rows that are read at once. One by one they take four times as long, most of it to pass each from thread to thread.
-const BATCH_ROWS: usize = 128;
 
 /// Octets of a row, told without reading them.
 macro_rules! octets {
@@ -39,7 +37,7 @@ macro_rules! octets {
 /// Rows as one: how many there are and the number of the last, their heads, and their octets behind one another. Rows
 /// that are larger than any that we write are left where they are.
 macro_rules! select {
-    ($($which:literal),*) => {
+    ($which:literal) => {
         concat!(
             "SELECT count(*), max(id), CAST(group_concat(head, char(30)) AS BLOB),
                  CAST(group_concat(octets, '') AS BLOB)
@@ -52,14 +50,17 @@ macro_rules! select {
                  FROM certificate NOT INDEXED WHERE ",
             octets!(),
             " <= $1 ",
-            $($which,)*
+            $which,
             ")"
         )
     };
 }
 
-const SELECT_BATCH: &str = select!("AND id > $2 ORDER BY id LIMIT $3");
-const SELECT_ONE: &str = select!("AND id = $2 LIMIT $3");
+/// One by one they take longer, most of it to pass each from thread to thread. A limit that is no literal would have the
+/// statement prepared each time anew.
+const SELECT_BATCH: &str = select!("AND id > $2 ORDER BY id LIMIT 64");
+const SELECT_NEXT: &str = select!("AND id > $2 ORDER BY id LIMIT 1");
+const SELECT_ONE: &str = select!("AND id = $2");
 const SELECT_TOO_LARGE: &str = concat!("SELECT id FROM certificate NOT INDEXED WHERE ", octets!(), " > $1 ORDER BY id");
 
 impl InventoryDb {
@@ -95,16 +96,16 @@ async fn read_all(
         Ok(certificate) => each(certificate),
         Err(it) => unusable.push(it),
     };
-    let (mut after, mut next) = (i64::MIN, read_batch(&mut tx, SELECT_BATCH, i64::MIN, BATCH_ROWS).await?);
+    let (mut after, mut next) = (i64::MIN, read_batch(&mut tx, SELECT_BATCH, i64::MIN).await?);
     while let Some(batch) = next {
         // The database reads on while these are taken apart.
-        let (read, ()) = tokio::join!(read_batch(&mut tx, SELECT_BATCH, batch.last, BATCH_ROWS), async {
+        let (read, ()) = tokio::join!(read_batch(&mut tx, SELECT_BATCH, batch.last), async {
             if batch.is_well_formed() {
                 batch.rows().for_each(|row| sort(shelf.certificate(row)));
             }
         });
         if !batch.is_well_formed() {
-            while let Some(one) = read_batch(&mut tx, SELECT_BATCH, after, 1).await?
+            while let Some(one) = read_batch(&mut tx, SELECT_NEXT, after).await?
                 && after < batch.last
             {
                 one.rows().for_each(|row| sort(shelf.certificate(row)));
@@ -127,7 +128,7 @@ async fn read_all(
 async fn read_one(conn: &mut SqliteConnection, id: CertificateId) -> Result<Option<StoredCertificate>, sqlx::Error> {
     let mut tx = conn.begin().await?;
     let mut shelf = Shelf { issuers: read_issuers(&mut tx).await?, ..Shelf::default() };
-    let one = read_batch(&mut tx, SELECT_ONE, id.0, 1).await?;
+    let one = read_batch(&mut tx, SELECT_ONE, id.0).await?;
     tx.rollback().await?;
     match one.iter().flat_map(Batch::rows).next().map(|row| shelf.certificate(row)) {
         Some(Ok(certificate)) => Ok(Some(certificate)),
@@ -148,19 +149,13 @@ struct Batch {
     octets: Vec<u8>,
 }
 
-/// Reads up to `limit` of the rows that `select` finds by `number`. `None`: there are none.
+/// Reads the rows that `select` finds by `number`. `None`: there are none.
 async fn read_batch(
     conn: &mut SqliteConnection,
     select: &'static str,
     number: i64,
-    limit: usize,
 ) -> Result<Option<Batch>, sqlx::Error> {
-    let row = sqlx::query(select)
-        .bind(CERTIFICATE_BYTES_MAX as i64)
-        .bind(number)
-        .bind(limit as i64)
-        .fetch_one(&mut *conn)
-        .await?;
+    let row = sqlx::query(select).bind(CERTIFICATE_BYTES_MAX as i64).bind(number).fetch_one(&mut *conn).await?;
     let (count, last): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
     let Some(last) = last else { return Ok(None) };
     Ok(Some(Batch { count, last, heads: row.try_get(2)?, octets: row.try_get(3)? }))
