@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -27,6 +29,9 @@ use crate::name::DomainName;
 
 /// Larger files that are no TOML get one complaint, not all: one made of garbage has a fault every other octet.
 const MAX_RECOVERED_BYTES: usize = 1024 * 1024;
+
+/// Pieces of a long file that are parsed ahead, by another thread than the one that reads what they say.
+const PIECES_AHEAD: usize = 1;
 
 /// Where a process keeps what it must remember, unless the file says otherwise.
 const DEFAULT_DATA_DIR: &str = "/var/lib/lockgate";
@@ -233,12 +238,24 @@ fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> Result<Loade
         domains.pairs.extend(pair);
     }
     domains.read_file(&top, base, &mut problems);
-    for piece in sources {
-        let (file, source) = problems.add_source(piece);
-        let table = parse(file, &source, &mut problems);
-        let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
-        domains.read_file(&top, base, &mut problems);
-    }
+    let pieces: Vec<_> = sources.map(|piece| problems.add_source(piece)).collect();
+    thread::scope(|scope| {
+        let (parsed, tables) = mpsc::sync_channel(PIECES_AHEAD);
+        let parse_ahead = || {
+            let parsed = parsed;
+            pieces.iter().try_for_each(|(_, source)| parsed.send(DeTable::parse(&source.text).ok()))
+        };
+        // Where there can be no thread, all of them are parsed here.
+        _ = thread::Builder::new().spawn_scoped(scope, parse_ahead);
+        for (file, source) in &pieces {
+            let table = match tables.recv() {
+                Ok(Some(table)) => table.into_inner(),
+                _ => parse(*file, source, &mut problems),
+            };
+            let top = Reader::open(&table, &keys::TOP, Place::new(*file, 0..0), &mut problems);
+            domains.read_file(&top, base, &mut problems);
+        }
+    });
     read_included(&top, path, base, &mut domains, &mut problems);
     listening.check_default(|name| domains.contains(name), &mut problems);
     domains.issuing.check_site(|name| domains.contains(name), &mut problems);
