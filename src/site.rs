@@ -16,24 +16,12 @@ use crate::throttle::Throttle;
 /// One domain as served. Immutable but for its living parts, which are carried from one snapshot to the next by name.
 #[derive(Debug)]
 pub struct Site {
-    /// The name it is served and metered under.
-    pub name: DomainName,
-    /// Whose it is.
-    pub tenant: Option<TenantId>,
-    /// What it is held to, if it has a plan.
-    pub plan: Option<Plan>,
-    /// The plan as the `RateLimit-Policy` field says it.
-    pub rate_limit_policy: Option<HeaderValue>,
+    /// What the operator wants of it.
+    pub spec: Arc<SiteSpec>,
     /// Its certificates, in the order in which they may serve.
     pub certificates: CertificateSet,
     /// The server behind.
     pub origin: Arc<Origin>,
-    /// The value of `Strict-Transport-Security`.
-    pub hsts: Option<HeaderValue>,
-    /// The largest request body in bytes.
-    pub max_body_bytes: Option<u64>,
-    /// How long the origin may take.
-    pub timeouts: Timeouts,
     /// Living: where every worker counts its requests.
     pub slot: Slot,
     /// Living: what holds it to its plan.

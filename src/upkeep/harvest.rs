@@ -130,9 +130,10 @@ impl Harvest {
             account.served = None;
         }
         for site in snapshot.sites() {
-            self.wake(site.name.as_str(), site.slot);
-            let account = self.accounts.entry(site.slot).or_insert_with(|| Box::new(Account::new(site.name.shared())));
-            account.served = Some((Arc::clone(&site.throttle), site.plan.clone()));
+            let name = &site.spec.name;
+            self.wake(name.as_str(), site.slot);
+            let account = self.accounts.entry(site.slot).or_insert_with(|| Box::new(Account::new(name.shared())));
+            account.served = Some((Arc::clone(&site.throttle), site.spec.plan.clone()));
         }
         let early = std::mem::take(&mut self.early);
         self.take(early);
