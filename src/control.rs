@@ -143,7 +143,7 @@ pub struct Control {
     /// What stands behind the certificates of all domains.
     common: Arc<CommonRanks>,
     living: LivingParts,
-    origins: HashMap<OriginSpec, Arc<Origin>>,
+    origins: HashMap<Arc<OriginSpec>, Arc<Origin>>,
     next_origin: u64,
 }
 
@@ -296,7 +296,7 @@ impl Control {
     }
 
     /// Each origin once, those that were there before with their connections and TLS sessions.
-    fn open_origins(&mut self, blueprint: &Blueprint) -> Result<HashMap<OriginSpec, Arc<Origin>>, ControlError> {
+    fn open_origins(&mut self, blueprint: &Blueprint) -> Result<HashMap<Arc<OriginSpec>, Arc<Origin>>, ControlError> {
         let mut origins = HashMap::new();
         let mut configs = HashMap::new();
         for spec in &blueprint.domains {
@@ -317,10 +317,10 @@ impl Control {
                         }
                     };
                     self.next_origin += 1;
-                    Arc::new(Origin { id: self.next_origin, spec: spec.origin.clone(), tls })
+                    Arc::new(Origin { id: self.next_origin, spec: Arc::clone(&spec.origin), tls })
                 }
             };
-            origins.insert(spec.origin.clone(), origin);
+            origins.insert(Arc::clone(&spec.origin), origin);
         }
         Ok(origins)
     }

@@ -34,7 +34,7 @@ pub struct Origin {
     /// Its place in every worker's pools; never reused.
     pub id: u64,
     /// Where it is.
-    pub spec: OriginSpec,
+    pub spec: Arc<OriginSpec>,
     /// How it is verified; `None` for `http`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -48,8 +48,8 @@ pub struct SiteSpec {
     pub tenant: Option<TenantId>,
     /// What it is held to; `None` is metered and never throttled.
     pub plan: Option<Plan>,
-    /// The server behind.
-    pub origin: OriginSpec,
+    /// The server behind; of a configuration, one for all domains that say the same.
+    pub origin: Arc<OriginSpec>,
     /// Certificate files, in the order written. Empty: none of its own.
     pub certificates: Vec<PairPaths>,
     /// What it says of certificates that are issued.
@@ -64,12 +64,12 @@ pub struct SiteSpec {
 
 impl SiteSpec {
     /// A domain that says no more than it must: a name and an `http` origin.
-    pub fn new(name: DomainName, origin: OriginSpec) -> Self {
+    pub fn new(name: DomainName, origin: impl Into<Arc<OriginSpec>>) -> Self {
         Self {
             name,
             tenant: None,
             plan: None,
-            origin,
+            origin: origin.into(),
             certificates: Vec::new(),
             acme: DomainAcme::Inherit,
             hsts: None,

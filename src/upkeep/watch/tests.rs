@@ -29,10 +29,10 @@ fn site(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
     let name = DomainName::parse(&format!("s{slot}.example.com")).unwrap();
     let ranks = Ranks { own: own.iter().map(|(from, to)| certificate(*from, *to)).collect(), ..Ranks::default() };
     let common = CommonRanks { configured: None, last_resort: Arc::new(Nobody) };
-    let origin = OriginSpec::http("127.0.0.1", 1);
+    let origin = Arc::new(OriginSpec::http("127.0.0.1", 1));
     Arc::new(Site {
         certificates: CertificateSet::new(&name, ranks, Arc::new(common)),
-        spec: Arc::new(SiteSpec::new(name, origin.clone())),
+        spec: Arc::new(SiteSpec::new(name, Arc::clone(&origin))),
         origin: Arc::new(Origin { id: 1, spec: origin, tls: None }),
         slot: Slot(slot),
         throttle: Arc::default(),
