@@ -46,14 +46,21 @@ pub struct SiteSpec {
     pub name: DomainName,
     /// Whose it is.
     pub tenant: Option<TenantId>,
-    /// What it is held to; `None` is metered and never throttled.
-    pub plan: Option<Plan>,
+    /// On which terms it is served; of a configuration, one for all domains that say the same.
+    pub terms: Arc<Terms>,
     /// The server behind; of a configuration, one for all domains that say the same.
     pub origin: Arc<OriginSpec>,
     /// Certificate files, in the order written. Empty: none of its own.
     pub certificates: Vec<PairPaths>,
     /// What it says of certificates that are issued.
     pub acme: DomainAcme,
+}
+
+/// What groups of domains have in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// What a domain is held to; `None` is metered and never throttled.
+    pub plan: Option<Arc<Plan>>,
     /// The value of `Strict-Transport-Security`, withheld while an internal certificate serves.
     pub hsts: Option<HeaderValue>,
     /// The largest request body in bytes; `None` is unlimited.
@@ -68,13 +75,10 @@ impl SiteSpec {
         Self {
             name,
             tenant: None,
-            plan: None,
+            terms: Arc::default(),
             origin: origin.into(),
             certificates: Vec::new(),
             acme: DomainAcme::Inherit,
-            hsts: None,
-            max_body_bytes: None,
-            timeouts: Timeouts::default(),
         }
     }
 }
@@ -120,7 +124,7 @@ pub struct OriginTls {
 }
 
 /// How long an origin may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// To accept a connection (and shake hands).
     pub connect: Duration,
@@ -133,5 +137,16 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), response: Duration::from_secs(60), idle: Duration::from_secs(60) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_domains_weigh_little() {
+        assert!(size_of::<Site>() <= 64, "{}", size_of::<Site>());
+        assert!(size_of::<SiteSpec>() <= 96, "{}", size_of::<SiteSpec>());
     }
 }

@@ -19,7 +19,7 @@ use crate::certificate::PairPaths;
 use crate::issuance::DomainAcme;
 use crate::name::{DomainName, TenantId};
 use crate::plan::Plan;
-use crate::site::{OriginSpec, SiteSpec, Timeouts};
+use crate::site::{OriginSpec, SiteSpec, Terms, Timeouts};
 
 /// The domains of all files.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub struct Domains {
 #[derive(Debug, Default)]
 struct Known {
     origins: HashSet<Arc<OriginSpec>>,
+    terms: HashSet<Arc<Terms>>,
     tenants: HashSet<TenantId>,
 }
 
@@ -100,19 +101,10 @@ impl Domains {
         }
         if let (Some(name), Some(origin)) = (name, origin) {
             let max_body_bytes = max_body.flatten();
+            let terms = one_of(&mut self.known.terms, Arc::new(Terms { plan, hsts, max_body_bytes, timeouts }));
             let origin = one_of(&mut self.known.origins, Arc::new(origin));
             let tenant = tenant.map(|tenant| one_of(&mut self.known.tenants, tenant));
-            self.sites.push(Arc::new(SiteSpec {
-                name,
-                tenant,
-                plan,
-                origin,
-                certificates,
-                acme,
-                hsts,
-                max_body_bytes,
-                timeouts,
-            }));
+            self.sites.push(Arc::new(SiteSpec { name, tenant, terms, origin, certificates, acme }));
         }
     }
 
@@ -159,12 +151,12 @@ impl Domains {
         Some(name)
     }
 
-    fn plan(&self, value: &Value) -> Result<Plan, Wrong> {
+    fn plan(&self, value: &Value) -> Result<Arc<Plan>, Wrong> {
         let name = value.text()?;
         match self.plans.get(name) {
-            Some(plan) => Ok(plan.clone()),
+            Some(plan) => Ok(Arc::new(plan.clone())),
             None if self.has_all_plans => Err(not_among("plan", name, self.plans.keys().map(String::as_str))),
-            None => Ok(Plan::new(name, 1)),
+            None => Ok(Arc::new(Plan::new(name, 1))),
         }
     }
 }

@@ -139,8 +139,8 @@ async fn walk(attendance: &Rc<Attendance>, arriving: &mut Arriving) -> Result<Re
     let upgrade = tunnel::requested(arriving);
     let (mut request, upload) = forward::request(arriving, site, &visit.client, upgrade.is_some())?;
     request.body_mut().attended_by(attendance);
-    let response = worker.origins.send(&site.origin, &site.spec.timeouts, request, upload.as_deref()).await?;
-    let response = tunnel::open(response, upgrade, visit, site.spec.timeouts.idle)?;
+    let response = worker.origins.send(&site.origin, &site.spec.terms.timeouts, request, upload.as_deref()).await?;
+    let response = tunnel::open(response, upgrade, visit, site.spec.terms.timeouts.idle)?;
     forward::response(response, &arriving.head.method, site, visit.source)
 }
 
