@@ -136,7 +136,7 @@ impl Control {
         };
         // Of several only the last: what it replaced stands behind it, on the shelf.
         if spec.certificates.is_empty() {
-            own.extend(ordered(Role::Own).last());
+            own.extend(ordered(Role::Own).next_back());
         }
         let standby: Vec<_> = ordered(Role::Standby).collect();
         let store = self.shelf.others_for(spec, &self.kept, &[&own, &standby]);
