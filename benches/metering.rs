@@ -15,7 +15,7 @@ use lockgate::journal::{self, Journal};
 use lockgate::meter::{Bucket, Shipment, Slot, Tally};
 use lockgate::name::DomainName;
 use lockgate::plan::Plan;
-use lockgate::site::{OriginSpec, SiteSpec};
+use lockgate::site::{OriginSpec, SiteSpec, Terms};
 use lockgate::snapshot::{Live, Snapshot};
 use lockgate::store::{Fold, Store};
 use lockgate::upkeep::alerts::Alerts;
@@ -76,10 +76,11 @@ impl Field {
 }
 
 fn snapshot() -> Arc<Snapshot> {
+    let origin = Arc::new(OriginSpec::http("127.0.0.1", 8080));
+    let terms = Arc::new(Terms { plan: Some(Arc::new(Plan::new("basic", 10))), ..Terms::default() });
     let spec = |i| {
         let name = DomainName::parse(&format!("shop-{i}.example.com")).unwrap();
-        let spec = SiteSpec::new(name, OriginSpec::http("127.0.0.1", 8080));
-        Arc::new(SiteSpec { plan: Some(Plan::new("basic", 10)), ..spec })
+        Arc::new(SiteSpec { terms: Arc::clone(&terms), ..SiteSpec::new(name, Arc::clone(&origin)) })
     };
     let live = Arc::new(Live::default());
     let blueprint = Blueprint { domains: (0..DOMAINS).map(spec).collect(), ..Blueprint::default() };

@@ -10,16 +10,17 @@ use lockgate::control::{Blueprint, Control};
 use lockgate::meter::WorkerMeter;
 use lockgate::name::{DomainName, normalize_host};
 use lockgate::plan::Plan;
-use lockgate::site::{OriginSpec, SiteSpec};
+use lockgate::site::{OriginSpec, SiteSpec, Terms};
 use lockgate::snapshot::Live;
 
 const DOMAINS: usize = 100_000;
 
 fn blueprint() -> Blueprint {
+    let origin = Arc::new(OriginSpec::http("127.0.0.1", 8080));
+    let terms = Arc::new(Terms { plan: Some(Arc::new(Plan::new("basic", 10))), ..Terms::default() });
     let spec = |i| {
         let name = DomainName::parse(&format!("shop-{i}.example.com")).unwrap();
-        let spec = SiteSpec::new(name, OriginSpec::http("127.0.0.1", 8080));
-        Arc::new(SiteSpec { plan: Some(Plan::new("basic", 10)), ..spec })
+        Arc::new(SiteSpec { terms: Arc::clone(&terms), ..SiteSpec::new(name, Arc::clone(&origin)) })
     };
     Blueprint { domains: (0..DOMAINS).map(spec).collect(), ..Blueprint::default() }
 }
@@ -71,7 +72,7 @@ fn world(c: &mut Criterion) {
     control.apply(blueprint.clone()).unwrap();
     let mut changed = blueprint.clone();
     let one = changed.domains.pop().unwrap();
-    changed.domains.push(Arc::new(SiteSpec { plan: None, ..(*one).clone() }));
+    changed.domains.push(Arc::new(SiteSpec { terms: Arc::default(), ..(*one).clone() }));
     let mut turns = [changed, blueprint].into_iter().cycle();
     group.bench_function("publish a change to one of 100,000", |b| {
         b.iter(|| control.apply(turns.next().unwrap()).unwrap());

@@ -28,7 +28,7 @@ use zeroize::Zeroize;
 
 use sealed::Sealed;
 
-pub use choice::{CertificateSet, Choice, LastResort, Ranks, Source, Standing};
+pub use choice::{CertificateSet, Choice, CommonRanks, LastResort, Ranks, Source, Standing};
 pub use error::{CertificateError, PairFile};
 pub use inspect::{Validation, subject_and_issuer, validation};
 pub(crate) use intermediate::share as share_intermediate;

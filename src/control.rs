@@ -1,30 +1,30 @@
 //! The pen: the only writer of the world. What is wanted -> certificates and living parts -> snapshot -> publish.
 
 mod aliases;
+mod building;
 mod kept;
+mod living;
 mod poll;
 mod shelf;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::HeaderValue;
 use ipnet::IpNet;
 
-use crate::certificate::{Certificate, CertificateSet, PairPaths, Ranks};
+use crate::certificate::{Certificate, CommonRanks, PairPaths};
 use crate::issuance::subject::{Subject, subjects};
 use crate::issuance::{Acme, CertificateSpec, OnDemand};
 use crate::issuer::InternalCa;
-use crate::meter::Slot;
 use crate::name::DomainName;
 use crate::origin::client_config;
 use crate::pairs::{PairError, PairFiles};
-use crate::site::{Origin, OriginSpec, Scheme, Site, SiteSpec};
-use crate::snapshot::{Limits, Live, Snapshot};
-use crate::store::inventory::{CertificateId, Role};
-use crate::throttle::Throttle;
+use crate::site::{Origin, OriginSpec, Scheme, SiteSpec};
+use crate::snapshot::{Limits, Live};
+use crate::store::inventory::CertificateId;
 use aliases::{Aliases, Host};
 pub use kept::{Kept, KeptCertificates};
+use living::LivingParts;
 pub use poll::poll_pairs;
 use shelf::Shelf;
 
@@ -132,7 +132,7 @@ pub struct Control {
     kept: KeptCertificates,
     /// What is to be issued.
     subjects: Arc<[Arc<Subject>]>,
-    /// The subject of each name, but for domains that are the first of their subject's names.
+    /// The subject of each name, but for domains that are the first of their subject's names and in no group.
     subject_of: HashMap<DomainName, Arc<Subject>>,
     /// Names that nobody configured.
     aliases: Aliases,
@@ -140,27 +140,22 @@ pub struct Control {
     files_read: u64,
     watched: Arc<[PairPaths]>,
     next_watched: usize,
-    /// Living parts, kept for every name ever served: usage belongs to the name.
-    living: HashMap<Arc<str>, Living>,
-    origins: HashMap<OriginSpec, Arc<Origin>>,
+    /// What stands behind the certificates of all domains.
+    common: Arc<CommonRanks>,
+    living: LivingParts,
+    origins: HashMap<Arc<OriginSpec>, Arc<Origin>>,
     next_origin: u64,
 }
 
-#[derive(Debug)]
-struct Living {
-    slot: Slot,
-    throttle: Arc<Throttle>,
-    /// The site as last built, and from what.
-    built: Option<(Arc<SiteSpec>, Arc<Site>)>,
-}
-
 impl Control {
-    /// A pen that publishes to `live`.
+    /// A pen that publishes to `live`, and nobody else does.
     pub fn new(live: Arc<Live>) -> Self {
+        let internal = Arc::new(InternalCa::new());
         Self {
             live,
             pairs: Arc::new(PairFiles::new()),
-            internal: Arc::new(InternalCa::new()),
+            common: Arc::new(CommonRanks { configured: None, last_resort: Arc::clone(&internal) as _ }),
+            internal,
             blueprint: Blueprint::default(),
             good: HashMap::new(),
             kept: KeptCertificates::default(),
@@ -171,7 +166,7 @@ impl Control {
             files_read: 0,
             watched: [].into(),
             next_watched: 0,
-            living: HashMap::new(),
+            living: LivingParts::default(),
             origins: HashMap::new(),
             next_origin: 0,
         }
@@ -186,11 +181,18 @@ impl Control {
     ///
     /// # Errors
     /// If it cannot be; the world is then as it was. Broken pairs are no error: they are returned.
-    pub fn apply(&mut self, blueprint: Blueprint) -> Result<Vec<BrokenPair>, ControlError> {
+    pub fn apply(&mut self, mut blueprint: Blueprint) -> Result<Vec<BrokenPair>, ControlError> {
         let mut watched: Vec<PairPaths> = blueprint.domains.iter().flat_map(|spec| spec.certificates.clone()).collect();
         watched.extend(blueprint.fallback.clone());
         watched.sort();
         watched.dedup();
+        // What says the same as before is the same from here on.
+        let before = self.live.snapshot();
+        for spec in &mut blueprint.domains {
+            if let Some(site) = before.named(&spec.name).filter(|site| *site.spec == **spec) {
+                *spec = Arc::clone(&site.spec);
+            }
+        }
         let origins = self.open_origins(&blueprint)?;
         // From here on nothing can fail: a file that has been read counts as seen, and must not be dropped then.
         let (good, broken) = self.read(&watched);
@@ -200,14 +202,13 @@ impl Control {
         self.good.extend(good);
         self.watched = watched.into();
         self.origins = origins;
-        self.internal.forget_others(&blueprint.domains.iter().map(|spec| spec.name.clone()).collect());
         self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref())
             .into_iter()
             .map(Arc::new)
             .collect();
-        let served: HashSet<&DomainName> = blueprint.domains.iter().map(|spec| &spec.name).collect();
-        // A domain that is the first name of its subject is found by that.
-        let is_by_name = |it: &Subject, name: &DomainName| it.names.first() == Some(name) && served.contains(name);
+        // A domain that is the first name of its subject is found by that; the first of a group may be no domain.
+        let grouped: HashSet<&DomainName> = blueprint.groups.iter().flat_map(|group| &group.names).collect();
+        let is_by_name = |it: &Subject, name: &DomainName| it.names.first() == Some(name) && !grouped.contains(name);
         let of = |it: &Arc<Subject>| it.required().filter(|name| !is_by_name(it, name)).cloned().collect::<Vec<_>>();
         self.subject_of =
             self.subjects.iter().flat_map(|it| of(it).into_iter().map(|name| (name, Arc::clone(it)))).collect();
@@ -215,6 +216,8 @@ impl Control {
         self.blueprint = blueprint;
         self.files_read += 1;
         self.publish();
+        let after = self.live.snapshot();
+        self.internal.forget_others(|domain| after.named(domain).is_some());
         Ok(broken)
     }
 
@@ -293,7 +296,7 @@ impl Control {
     }
 
     /// Each origin once, those that were there before with their connections and TLS sessions.
-    fn open_origins(&mut self, blueprint: &Blueprint) -> Result<HashMap<OriginSpec, Arc<Origin>>, ControlError> {
+    fn open_origins(&mut self, blueprint: &Blueprint) -> Result<HashMap<Arc<OriginSpec>, Arc<Origin>>, ControlError> {
         let mut origins = HashMap::new();
         let mut configs = HashMap::new();
         for spec in &blueprint.domains {
@@ -314,155 +317,12 @@ impl Control {
                         }
                     };
                     self.next_origin += 1;
-                    Arc::new(Origin { id: self.next_origin, spec: spec.origin.clone(), tls })
+                    Arc::new(Origin { id: self.next_origin, spec: Arc::clone(&spec.origin), tls })
                 }
             };
-            origins.insert(spec.origin.clone(), origin);
+            origins.insert(Arc::clone(&spec.origin), origin);
         }
         Ok(origins)
-    }
-
-    /// Makes the snapshot of the present blueprint and certificates. Sites that are as they were keep their `Arc`s.
-    fn publish(&mut self) {
-        self.shelf = Shelf::default();
-        for spec in &self.blueprint.domains {
-            for certificate in spec.certificates.iter().filter_map(|pair| self.good.get(pair)) {
-                self.shelf.put(spec.tenant.as_ref(), certificate, None);
-            }
-        }
-        for kept in self.kept.all() {
-            self.shelf.put(kept.tenant.as_ref(), &kept.certificate, Some(&kept.subject));
-        }
-        let mut sites = Vec::with_capacity(self.blueprint.domains.len());
-        for spec in &self.blueprint.domains.clone() {
-            sites.extend(self.build(spec));
-        }
-        let served: HashSet<&str> = self.blueprint.domains.iter().map(|spec| spec.name.as_str()).collect();
-        for (name, living) in &mut self.living {
-            if !served.contains(&**name) {
-                living.built = None;
-            }
-        }
-        self.build_aliases(None);
-        let mut snapshot = Snapshot::new(sites, self.blueprint.default.as_ref().map(DomainName::as_str));
-        snapshot.aliases = self.aliases.sites();
-        snapshot.on_demand = self.aliases.host().map(|host| Arc::clone(&host.on_demand));
-        snapshot.limits = self.blueprint.limits.clone();
-        snapshot.trusted_proxies = Arc::clone(&self.blueprint.trusted_proxies);
-        snapshot.redirect_port = self.blueprint.redirect_port;
-        self.live.publish(snapshot);
-    }
-
-    /// Publishes what changes for the names that these certificates cover; nothing else is looked at.
-    fn publish_covered(&mut self, kept: &[Arc<Kept>]) {
-        let names = kept.iter().flat_map(|kept| kept.certificate.names());
-        let parents: HashSet<&str> = names.clone().filter_map(DomainName::wildcard_parent).collect();
-        let built =
-            |name: &DomainName| self.living.get(name.as_str())?.built.as_ref().map(|(spec, _)| Arc::clone(spec));
-        let mut affected: Vec<Arc<SiteSpec>> = names.clone().filter_map(built).collect();
-        if !parents.is_empty() {
-            let is_below = |spec: &&Arc<SiteSpec>| {
-                let parent = spec.name.as_str().split_once('.').map(|(_, parent)| parent);
-                parent.is_some_and(|parent| parents.contains(parent))
-            };
-            affected.extend(self.blueprint.domains.iter().filter(is_below).cloned());
-        }
-        let before = self.live.snapshot();
-        let is_new = |site: &Arc<Site>| before.named(&site.name).is_none_or(|known| !Arc::ptr_eq(known, site));
-        let sites: Vec<_> = affected.iter().filter_map(|spec| self.build(spec)).filter(is_new).collect();
-        let host = self.aliases.host().map(|host| host.spec.name.clone());
-        let has_new_aliases = match host {
-            None => false,
-            // All of them may be others.
-            Some(host) if !parents.is_empty() || affected.iter().any(|spec| spec.name == host) => {
-                self.build_aliases(None)
-            }
-            Some(_) => self.build_aliases(Some(&names.cloned().collect::<Vec<_>>())),
-        };
-        if !sites.is_empty() || has_new_aliases {
-            let mut snapshot = before.with(sites);
-            snapshot.aliases = self.aliases.sites();
-            self.live.publish(snapshot);
-        }
-    }
-
-    /// Makes the sites of aliases, or those of `some`, of what is kept now; whether any is new.
-    fn build_aliases(&mut self, some: Option<&[DomainName]>) -> bool {
-        let mut aliases = std::mem::take(&mut self.aliases);
-        let site_of = |name: &str| self.living.get(name)?.built.as_ref().map(|(_, site)| site);
-        let template = aliases.host().and_then(|host| site_of(host.spec.name.as_str())).cloned();
-        let is_configured = |name: &DomainName| {
-            let above = name.as_str().split_once('.').map(|(_, parent)| format!("*.{parent}"));
-            site_of(name.as_str()).is_some()
-                || above.is_some_and(|above| site_of(&above).is_some())
-                || self.subject_of.contains_key(name)
-        };
-        let ranks_of = |spec: &SiteSpec| self.ranks(spec);
-        let is_new = match some {
-            Some(names) => aliases.build_some(names, template.as_ref(), &self.kept, is_configured, ranks_of),
-            None => aliases.build(template.as_ref(), &self.kept, is_configured, ranks_of),
-        };
-        self.aliases = aliases;
-        is_new
-    }
-
-    /// The site of a domain: the one that was there, if nothing about it is new. `None`: its origin is not open.
-    fn build(&mut self, spec: &Arc<SiteSpec>) -> Option<Arc<Site>> {
-        let last_resort = Arc::clone(&self.internal) as _;
-        let certificates = CertificateSet::new(spec.name.clone(), self.ranks(spec), last_resort);
-        let origin = self.origins.get(&spec.origin)?;
-        let next_slot = Slot(u32::try_from(self.living.len()).unwrap_or(u32::MAX));
-        let living = self.living.entry(spec.name.shared()).or_insert_with(|| Living {
-            slot: next_slot,
-            throttle: Arc::default(),
-            built: None,
-        });
-        let site = match &living.built {
-            Some((built_spec, site))
-                if **built_spec == **spec
-                    && site.certificates.is_same(&certificates)
-                    && Arc::ptr_eq(&site.origin, origin) =>
-            {
-                Arc::clone(site)
-            }
-            _ => Arc::new(Site {
-                name: spec.name.clone(),
-                tenant: spec.tenant.clone(),
-                rate_limit_policy: spec
-                    .plan
-                    .as_ref()
-                    .and_then(|plan| HeaderValue::from_str(&format!("\"{}\";q={};w=1", plan.name, plan.max_qps)).ok()),
-                plan: spec.plan.clone(),
-                certificates,
-                origin: Arc::clone(origin),
-                hsts: spec.hsts.clone(),
-                max_body_bytes: spec.max_body_bytes,
-                timeouts: spec.timeouts,
-                slot: living.slot,
-                throttle: Arc::clone(&living.throttle),
-            }),
-        };
-        living.built = Some((Arc::clone(spec), Arc::clone(&site)));
-        Some(site)
-    }
-
-    /// The certificates of a domain by where they come from. Files are the domain's own; what was issued is, where
-    /// there are none, so that a user's own certificate wins at once, however old it is.
-    fn ranks(&self, spec: &SiteSpec) -> Ranks {
-        let mut own: Vec<_> = spec.certificates.iter().filter_map(|pair| self.good.get(pair)).cloned().collect();
-        let subject = self.subject_of.get(&spec.name).and_then(|subject| subject.names.first()).unwrap_or(&spec.name);
-        let ordered = |role| {
-            let of_role = move |kept: &&Arc<Kept>| kept.role == role && kept.belongs_to(spec.tenant.as_ref());
-            self.kept.of(subject).iter().filter(of_role).map(|kept| Arc::clone(&kept.certificate))
-        };
-        // Of several only the last: what it replaced stands behind it, on the shelf.
-        if spec.certificates.is_empty() {
-            own.extend(ordered(Role::Own).last());
-        }
-        let standby: Vec<_> = ordered(Role::Standby).collect();
-        let store = self.shelf.others_for(spec, &self.kept, &[&own, &standby]);
-        let configured = self.blueprint.fallback.as_ref().and_then(|pair| self.good.get(pair)).cloned();
-        Ranks { own, store, standby, configured }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::meter::BUCKET_SECS;
 
 /// A named limit on a domain's requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// `basic`, `pro`, `enterprise` or the operator's own.
     pub name: Arc<str>,

@@ -346,7 +346,7 @@ impl Server {
         for lacking in &loaded.lacking {
             tracing::warn!("{}: without it the next start opens no kept key", lacking.message);
         }
-        let config = loaded.config.clone();
+        let mut config = loaded.config.clone();
         refuse_what_needs_a_restart(&self.config, &config)?;
         if config.vault != self.config.vault {
             self.custody.opens_with(&config.vault, self.desk.clock.read().now).await.map_err(|error| {
@@ -362,8 +362,13 @@ impl Server {
             .map_err(|error| format!("threads cannot be started: {error}"))?;
         let control = Arc::clone(&self.control);
         let blueprint = blueprint(&config, listeners.https.first());
-        let applied = in_background(move || lock(&control).apply(blueprint)).await?;
-        let broken = applied.map_err(|error| error.to_string())?;
+        let applied = in_background(move || {
+            let mut control = lock(&control);
+            control.apply(blueprint).map(|broken| (broken, control.blueprint().domains.clone()))
+        });
+        let (broken, domains) = applied.await?.map_err(|error| error.to_string())?;
+        // Those that say the same as before are the same: no second copy of them is kept.
+        config.domains = domains;
         // Files are data: a broken pair does not keep the rest of a good configuration out.
         for broken in &broken {
             warn_of(broken);

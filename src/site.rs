@@ -16,24 +16,12 @@ use crate::throttle::Throttle;
 /// One domain as served. Immutable but for its living parts, which are carried from one snapshot to the next by name.
 #[derive(Debug)]
 pub struct Site {
-    /// The name it is served and metered under.
-    pub name: DomainName,
-    /// Whose it is.
-    pub tenant: Option<TenantId>,
-    /// What it is held to, if it has a plan.
-    pub plan: Option<Plan>,
-    /// The plan as the `RateLimit-Policy` field says it.
-    pub rate_limit_policy: Option<HeaderValue>,
+    /// What the operator wants of it.
+    pub spec: Arc<SiteSpec>,
     /// Its certificates, in the order in which they may serve.
     pub certificates: CertificateSet,
     /// The server behind.
     pub origin: Arc<Origin>,
-    /// The value of `Strict-Transport-Security`.
-    pub hsts: Option<HeaderValue>,
-    /// The largest request body in bytes.
-    pub max_body_bytes: Option<u64>,
-    /// How long the origin may take.
-    pub timeouts: Timeouts,
     /// Living: where every worker counts its requests.
     pub slot: Slot,
     /// Living: what holds it to its plan.
@@ -46,7 +34,7 @@ pub struct Origin {
     /// Its place in every worker's pools; never reused.
     pub id: u64,
     /// Where it is.
-    pub spec: OriginSpec,
+    pub spec: Arc<OriginSpec>,
     /// How it is verified; `None` for `http`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -58,14 +46,21 @@ pub struct SiteSpec {
     pub name: DomainName,
     /// Whose it is.
     pub tenant: Option<TenantId>,
-    /// What it is held to; `None` is metered and never throttled.
-    pub plan: Option<Plan>,
-    /// The server behind.
-    pub origin: OriginSpec,
+    /// On which terms it is served; of a configuration, one for all domains that say the same.
+    pub terms: Arc<Terms>,
+    /// The server behind; of a configuration, one for all domains that say the same.
+    pub origin: Arc<OriginSpec>,
     /// Certificate files, in the order written. Empty: none of its own.
     pub certificates: Vec<PairPaths>,
     /// What it says of certificates that are issued.
     pub acme: DomainAcme,
+}
+
+/// What groups of domains have in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// What a domain is held to; `None` is metered and never throttled.
+    pub plan: Option<Arc<Plan>>,
     /// The value of `Strict-Transport-Security`, withheld while an internal certificate serves.
     pub hsts: Option<HeaderValue>,
     /// The largest request body in bytes; `None` is unlimited.
@@ -76,17 +71,14 @@ pub struct SiteSpec {
 
 impl SiteSpec {
     /// A domain that says no more than it must: a name and an `http` origin.
-    pub fn new(name: DomainName, origin: OriginSpec) -> Self {
+    pub fn new(name: DomainName, origin: impl Into<Arc<OriginSpec>>) -> Self {
         Self {
             name,
             tenant: None,
-            plan: None,
-            origin,
+            terms: Arc::default(),
+            origin: origin.into(),
             certificates: Vec::new(),
             acme: DomainAcme::Inherit,
-            hsts: None,
-            max_body_bytes: None,
-            timeouts: Timeouts::default(),
         }
     }
 }
@@ -132,7 +124,7 @@ pub struct OriginTls {
 }
 
 /// How long an origin may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// To accept a connection (and shake hands).
     pub connect: Duration,
@@ -145,5 +137,16 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), response: Duration::from_secs(60), idle: Duration::from_secs(60) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_domains_weigh_little() {
+        assert!(size_of::<Site>() <= 64, "{}", size_of::<Site>());
+        assert!(size_of::<SiteSpec>() <= 96, "{}", size_of::<SiteSpec>());
     }
 }

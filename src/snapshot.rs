@@ -75,7 +75,7 @@ impl Snapshot {
     pub fn new(sites: impl IntoIterator<Item = Arc<Site>>, default: Option<&str>) -> Self {
         let mut snapshot = Self::default();
         for site in sites {
-            if default == Some(site.name.as_str()) {
+            if default == Some(site.spec.name.as_str()) {
                 snapshot.default = Some(Arc::clone(&site));
             }
             snapshot.put(site);
@@ -87,7 +87,7 @@ impl Snapshot {
     pub fn with(&self, sites: impl IntoIterator<Item = Arc<Site>>) -> Self {
         let mut snapshot = self.clone();
         for site in sites {
-            if snapshot.default.as_ref().is_some_and(|default| default.name == site.name) {
+            if snapshot.default.as_ref().is_some_and(|default| default.spec.name == site.spec.name) {
                 snapshot.default = Some(Arc::clone(&site));
             }
             snapshot.put(site);
@@ -96,10 +96,10 @@ impl Snapshot {
     }
 
     fn put(&mut self, site: Arc<Site>) {
-        match (site.name.kind(), site.name.wildcard_parent()) {
+        match (site.spec.name.kind(), site.spec.name.wildcard_parent()) {
             (Kind::Ip(ip), _) => self.address.insert(ip, site),
             (_, Some(parent)) => self.wildcard.insert(parent.into(), site),
-            _ => self.exact.insert(site.name.shared(), site),
+            _ => self.exact.insert(site.spec.name.shared(), site),
         }
     }
 
@@ -110,6 +110,11 @@ impl Snapshot {
             (_, Some(parent)) => self.wildcard.get(parent),
             _ => self.exact.get(name.as_str()),
         }
+    }
+
+    /// The site of requests for the host name `host`, of those in the configuration: exact name, then one-level wildcard.
+    pub fn configured(&self, host: &str) -> Option<&Arc<Site>> {
+        self.exact.get(host).or_else(|| self.by_wildcard(host))
     }
 
     /// The site of requests for `host`, in normal form: exact name, then one-level wildcard, then a name on demand,
@@ -154,7 +159,7 @@ impl Snapshot {
     }
 
     fn by_name(&self, host: &str) -> Option<&Arc<Site>> {
-        self.exact.get(host).or_else(|| self.by_wildcard(host)).or_else(|| self.aliases.get(host))
+        self.configured(host).or_else(|| self.aliases.get(host))
     }
 
     fn by_wildcard(&self, host: &str) -> Option<&Arc<Site>> {
@@ -227,7 +232,7 @@ mod tests {
         #[case] host: &str,
         #[case] site: Option<&str>,
     ) {
-        assert_eq!(snapshot(None).site(host).map(|site| site.name.as_str()), site);
+        assert_eq!(snapshot(None).site(host).map(|site| site.spec.name.as_str()), site);
     }
 
     #[rstest]
@@ -245,7 +250,7 @@ mod tests {
     ) {
         let local: IpAddr = local.parse().unwrap();
         let named = |snapshot: &Snapshot| snapshot.site_for_handshake(sni, local).or(snapshot.default_site()).cloned();
-        let name = |snapshot: &Snapshot| named(snapshot).map(|site| site.name.to_string());
+        let name = |snapshot: &Snapshot| named(snapshot).map(|site| site.spec.name.to_string());
         assert_eq!(name(&snapshot(None)).as_deref(), site);
         assert_eq!(name(&snapshot(Some("example.com"))).as_deref(), site.or(Some("example.com")));
     }

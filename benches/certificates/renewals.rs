@@ -38,7 +38,8 @@ pub fn measure(stock: &Stock, runs: usize) -> [(&'static str, f64, f64); 2] {
     control.take_in(runtime.block_on(custody.open(now)).unwrap().certificates);
     runtime.block_on(custody.unlock(&InternalCa::new(), now)).unwrap();
     let origin = client::origin();
-    let spec = |i| Arc::new(SiteSpec::new(stock::name(i), OriginSpec::http("127.0.0.1", origin.port())));
+    let origin = Arc::new(OriginSpec::http("127.0.0.1", origin.port()));
+    let spec = |i| Arc::new(SiteSpec::new(stock::name(i), Arc::clone(&origin)));
     control.apply(Blueprint { domains: (0..stock::DOMAINS).map(spec).collect(), ..Blueprint::default() }).unwrap();
     let address = listen(&live);
     let config = client::config(stock);

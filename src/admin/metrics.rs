@@ -50,8 +50,9 @@ pub fn render(registry: &Registry, figures: &[Figures], snapshot: &Snapshot, now
 
     let help = "The last second of the certificate's validity, as Unix time.";
     text.family("lockgate_certificate_not_after_seconds", "gauge", help);
+    let names_and_sites = snapshot.sites().map(|site| (&site.spec.name, site));
     let standings: Vec<_> =
-        snapshot.sites().map(|site| (site.name.as_str(), site.certificates.standing(now))).collect();
+        names_and_sites.map(|(name, site)| (name.as_str(), site.certificates.standing(name, now))).collect();
     for (domain, standing) in &standings {
         let name = "lockgate_certificate_not_after_seconds";
         if let Some(own) = standing.own_not_after {
@@ -71,9 +72,10 @@ pub fn render(registry: &Registry, figures: &[Figures], snapshot: &Snapshot, now
     text.family("lockgate_certificate_guaranteed_seconds", "gauge", help);
     for site in snapshot.sites() {
         // The last second counts whole.
-        let until = site.certificates.guaranteed_until(now).map_or(now.secs(), |until| until.secs().saturating_add(1));
-        let left = until.saturating_sub(now.secs());
-        text.sample("lockgate_certificate_guaranteed_seconds", site.name.as_str(), None, left);
+        let name = &site.spec.name;
+        let until = site.certificates.guaranteed_until(name, now);
+        let left = until.map_or(0, |until| until.secs().saturating_add(1).saturating_sub(now.secs()));
+        text.sample("lockgate_certificate_guaranteed_seconds", name.as_str(), None, left);
     }
     text.0
 }

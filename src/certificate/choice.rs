@@ -74,7 +74,7 @@ pub trait LastResort: Send + Sync {
     }
 }
 
-/// The certificates of one domain by where they come from, in any order.
+/// The certificates of one domain by where they come from, in any order: ranks 1 to 3.
 #[derive(Debug, Clone, Default)]
 pub struct Ranks {
     /// The domain's own.
@@ -83,19 +83,22 @@ pub struct Ranks {
     pub store: Vec<Arc<Certificate>>,
     /// Issued ahead of time.
     pub standby: Vec<Arc<Certificate>>,
-    /// The operator's `[fallback]`.
-    pub configured: Option<Arc<Certificate>>,
 }
 
-/// All certificates that may serve one domain, and the rule by which one does.
+/// What stands behind the certificates of all domains alike: ranks 4 and 5.
+pub struct CommonRanks {
+    /// The operator's `[fallback]`.
+    pub configured: Option<Arc<Certificate>>,
+    /// Asked when no rank has a valid one.
+    pub last_resort: Arc<dyn LastResort>,
+}
+
+/// All certificates that may serve one domain, and the rule by which one does. The domain's name is its site's: whoever
+/// asks says it.
 pub struct CertificateSet {
-    domain: DomainName,
     /// Ranks 1 to 3: each covers the domain; sorted so that the first one usable is the best.
-    own: Box<[Arc<Certificate>]>,
-    store: Box<[Arc<Certificate>]>,
-    standby: Box<[Arc<Certificate>]>,
-    configured: Option<Arc<Certificate>>,
-    last_resort: Arc<dyn LastResort>,
+    ranked: Box<[(Source, Arc<Certificate>)]>,
+    common: Arc<CommonRanks>,
 }
 
 /// What a handshake gets.
@@ -122,25 +125,22 @@ pub struct Standing {
 impl CertificateSet {
     /// Puts a domain's certificates in their order. Those of ranks 1 to 3 that do not cover `domain` are left out:
     /// no client would accept them for it.
-    pub fn new(domain: DomainName, ranks: Ranks, last_resort: Arc<dyn LastResort>) -> Self {
-        Self {
-            own: sort(ranks.own, &domain),
-            store: sort(ranks.store, &domain),
-            standby: sort(ranks.standby, &domain),
-            configured: ranks.configured,
-            last_resort,
-            domain,
-        }
-    }
-
-    /// The domain they are for.
-    pub fn domain(&self) -> &DomainName {
-        &self.domain
+    pub fn new(domain: &DomainName, ranks: Ranks, common: Arc<CommonRanks>) -> Self {
+        let of_rank = |source, rank: Vec<_>| rank.into_iter().map(move |certificate| (source, certificate));
+        let mut ranked: Vec<(Source, Arc<Certificate>)> = of_rank(Source::Own, ranks.own)
+            .chain(of_rank(Source::Store, ranks.store))
+            .chain(of_rank(Source::Standby, ranks.standby))
+            .filter(|(_, certificate)| certificate.covers(domain))
+            .collect();
+        ranked.sort_by_key(|(source, it)| {
+            (*source, it.key_kind().is_rsa(), Reverse(it.not_before()), Reverse(it.not_after()))
+        });
+        Self { ranked: ranked.into(), common }
     }
 
     /// The domain's own that cover it, best first, expired ones included.
-    pub fn own(&self) -> &[Arc<Certificate>] {
-        &self.own
+    pub fn own(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.ranked.iter().take_while(|(source, _)| *source == Source::Own).map(|(_, certificate)| certificate)
     }
 
     /// Of the domain's own: the first second of the last one, and the last second, of the unbroken time from `now` in
@@ -150,30 +150,28 @@ impl CertificateSet {
         loop {
             let from = until.map_or(now, |(_, end)| end.plus_secs(1));
             let reaches = |it: &&Arc<Certificate>| it.is_valid_at(from) && !it.is_known_broken();
-            let Some(next) = self.own.iter().filter(reaches).max_by_key(|it| it.not_after()) else { return until };
+            let Some(next) = self.own().filter(reaches).max_by_key(|it| it.not_after()) else { return until };
             until = Some((next.not_before(), next.not_after()));
         }
     }
 
     /// Whether it is made of the very same certificates.
     pub fn is_same(&self, other: &Self) -> bool {
-        let same = |a: &[Arc<Certificate>], b: &[Arc<Certificate>]| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        same(&self.own, &other.own)
-            && same(&self.store, &other.store)
-            && same(&self.standby, &other.standby)
-            && same(self.configured.as_slice(), other.configured.as_slice())
+        let is_same = |(a, b): (&(Source, Arc<_>), &(Source, Arc<_>))| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1);
+        let configured = |it: &Self| it.common.configured.as_ref().map(Arc::as_ptr);
+        self.ranked.len() == other.ranked.len()
+            && self.ranked.iter().zip(&other.ranked).all(is_same)
+            && configured(self) == configured(other)
     }
 
-    /// The certificate for a handshake at `now` with a client that verifies `schemes`: of the first rank that has a
-    /// valid one whose key suits the client, elliptic curves before RSA, then the latest notBefore. Never one that
-    /// is not valid at `now`.
+    /// The certificate for a handshake for `domain`, whose set this is, at `now` with a client that verifies `schemes`:
+    /// of the first rank that has a valid one whose key suits the client, elliptic curves before RSA, then the latest
+    /// notBefore. Never one that is not valid at `now`.
     ///
     /// The internal authority is asked only where no rank has a valid one. Otherwise a client whom none of them suits
     /// gets the best valid one all the same, and the handshake fails with the honest reason: an untrusted certificate
     /// on a healthy site would help nobody, and no ClientHello should be able to cause signing.
-    pub fn choose(&self, now: UnixTime, schemes: &[SignatureScheme]) -> Option<Choice> {
+    pub fn choose(&self, domain: &DomainName, now: UnixTime, schemes: &[SignatureScheme]) -> Option<Choice> {
         let mut unsuited = None;
         for (source, certificate) in self.valid(now) {
             if !certificate.signs_any(schemes) {
@@ -185,30 +183,30 @@ impl CertificateSet {
         if let Some((source, certificate)) = unsuited {
             return Some(Choice { source, certificate: Arc::clone(certificate) });
         }
-        let certificate = self.last_resort.certificate(&self.domain, now).filter(|it| it.is_valid_at(now))?;
+        let certificate = self.common.last_resort.certificate(domain, now).filter(|it| it.is_valid_at(now))?;
         Some(Choice { source: Source::Internal, certificate })
     }
 
-    /// How the domain stands at `now`. Opens no key and makes no certificate.
-    pub fn standing(&self, now: UnixTime) -> Standing {
+    /// How `domain`, whose set this is, stands at `now`. Opens no key and makes no certificate.
+    pub fn standing(&self, domain: &DomainName, now: UnixTime) -> Standing {
         let serving = self.valid(now).find(|(_, certificate)| certificate.signs_any(MODERN));
         let (source, not_after) = match serving {
             Some((source, certificate)) => (source, Some(certificate.not_after())),
-            None => (Source::Internal, self.last_resort.held(&self.domain, now).map(|it| it.not_after())),
+            None => (Source::Internal, self.common.last_resort.held(domain, now).map(|it| it.not_after())),
         };
         let begun = |it: &&Arc<Certificate>| it.not_before().secs() <= now.secs() && !it.is_known_broken();
-        let own_not_after = self.own.iter().filter(begun).map(|it| it.not_after()).max();
+        let own_not_after = self.own().filter(begun).map(|it| it.not_after()).max();
         Standing { source, not_after, own_not_after }
     }
 
-    /// Until when a valid certificate is assured without anybody's help: the last second of the unbroken time from
+    /// Until when a valid certificate for `domain`, whose set this is, is assured without anybody's help: the last second of the unbroken time from
     /// `now` on in which ranks 1 to 3, or the operator's `[fallback]` if it covers the domain, have one that is valid
     /// and not known to be broken. `None`: there is none now. The internal authority does not count, as no client
     /// trusts it.
-    pub fn guaranteed_until(&self, now: UnixTime) -> Option<UnixTime> {
-        let covering = self.configured.as_ref().filter(|it| it.covers(&self.domain));
-        let ranks = self.own.iter().chain(&self.store).chain(&self.standby).chain(covering);
-        let good: Vec<_> = ranks.filter(|it| !it.is_known_broken()).collect();
+    pub fn guaranteed_until(&self, domain: &DomainName, now: UnixTime) -> Option<UnixTime> {
+        let is_for_it = |source, it: &Certificate| source != Source::Configured || it.covers(domain);
+        let good = self.all().filter(|(source, it)| is_for_it(*source, it) && !it.is_known_broken());
+        let good: Vec<_> = good.map(|(_, it)| it).collect();
         let end_at = |now: UnixTime| good.iter().filter(|it| it.is_valid_at(now)).map(|it| it.not_after()).max();
         let mut until = end_at(now)?;
         // Each round gets further, even where time as we count it ends.
@@ -221,42 +219,29 @@ impl CertificateSet {
     /// The first second after `now` at which the clock alone changes what may serve: some certificate of any rank
     /// begins, or has ended. `None`: none will.
     pub fn next_change(&self, now: UnixTime) -> Option<UnixTime> {
-        let ranks = self.own.iter().chain(&self.store).chain(&self.standby).chain(&self.configured);
-        let changes = ranks.flat_map(|it| [it.not_before().secs(), it.not_after().secs().saturating_add(1)]);
+        let changes = self.all().flat_map(|(_, it)| [it.not_before().secs(), it.not_after().secs().saturating_add(1)]);
         changes.filter(|secs| *secs > now.secs()).min().map(UnixTime::from_secs)
     }
 
-    /// What ranks 1 to 4 have at `now`, best first.
+    /// What ranks 1 to 4 have, best first.
+    fn all(&self) -> impl Iterator<Item = (Source, &Arc<Certificate>)> {
+        let configured = self.common.configured.iter().map(|certificate| (Source::Configured, certificate));
+        self.ranked.iter().map(|(source, certificate)| (*source, certificate)).chain(configured)
+    }
+
+    /// What of it is valid at `now`.
     fn valid(&self, now: UnixTime) -> impl Iterator<Item = (Source, &Arc<Certificate>)> {
-        let configured = self.configured.as_slice();
-        [
-            (Source::Own, &*self.own),
-            (Source::Store, &*self.store),
-            (Source::Standby, &*self.standby),
-            (Source::Configured, configured),
-        ]
-        .into_iter()
-        .flat_map(|(source, rank)| rank.iter().map(move |certificate| (source, certificate)))
-        .filter(move |(_, certificate)| certificate.is_valid_at(now) && !certificate.is_known_broken())
+        self.all().filter(move |(_, certificate)| certificate.is_valid_at(now) && !certificate.is_known_broken())
     }
 }
 
 impl fmt::Debug for CertificateSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateSet")
-            .field("domain", &self.domain)
-            .field("own", &self.own)
-            .field("store", &self.store)
-            .field("standby", &self.standby)
-            .field("configured", &self.configured)
+            .field("ranked", &self.ranked)
+            .field("configured", &self.common.configured)
             .finish_non_exhaustive()
     }
-}
-
-fn sort(mut rank: Vec<Arc<Certificate>>, domain: &DomainName) -> Box<[Arc<Certificate>]> {
-    rank.retain(|certificate| certificate.covers(domain));
-    rank.sort_by_key(|it| (it.key_kind().is_rsa(), Reverse(it.not_before()), Reverse(it.not_after())));
-    rank.into()
 }
 
 #[cfg(test)]

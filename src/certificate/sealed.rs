@@ -79,7 +79,8 @@ impl Sealed {
 mod tests {
     use super::super::fixture::{DAY, NOW, Stored, TestVault, pair};
     use super::super::{
-        Certificate, CertificateError, CertificateSet, LastResort, Ranks, Source, key_changes, key_context_of_leaf,
+        Certificate, CertificateError, CertificateSet, CommonRanks, LastResort, Ranks, Source, key_changes,
+        key_context_of_leaf,
     };
     use super::*;
     use crate::clock::UnixTime;
@@ -158,23 +159,22 @@ mod tests {
     #[test]
     fn while_the_vault_is_locked_the_next_rank_serves() {
         let (vault, keys) = keys(10);
-        let ranks = Ranks {
-            own: vec![stored().sealed(&keys)],
-            configured: Some(pair(&["fallback.example"]).make()),
-            ..Ranks::default()
-        };
-        let set = CertificateSet::new(DomainName::parse("www.example.com").unwrap(), ranks, Arc::new(Nobody));
-        let serving = || set.choose(NOW, SCHEMES).unwrap().source;
+        let domain = DomainName::parse("www.example.com").unwrap();
+        let ranks = Ranks { own: vec![stored().sealed(&keys)], ..Ranks::default() };
+        let configured = Some(pair(&["fallback.example"]).make());
+        let set =
+            CertificateSet::new(&domain, ranks, Arc::new(CommonRanks { configured, last_resort: Arc::new(Nobody) }));
+        let serving = || set.choose(&domain, NOW, SCHEMES).unwrap().source;
         let vault_becomes = |is_locked| {
             vault.is_locked.store(is_locked, Ordering::Relaxed);
             keys.close_all();
         };
         vault_becomes(true);
         let before = key_changes();
-        assert_eq!((serving(), set.standing(NOW).source), (Source::Configured, Source::Configured));
+        assert_eq!((serving(), set.standing(&domain, NOW).source), (Source::Configured, Source::Configured));
         assert!(key_changes() > before);
         vault_becomes(false);
-        assert_eq!((set.standing(NOW).source, serving()), (Source::Own, Source::Own));
+        assert_eq!((set.standing(&domain, NOW).source, serving()), (Source::Own, Source::Own));
         vault_becomes(true);
         assert_eq!((keys.len(), serving()), (0, Source::Configured));
     }

@@ -1,6 +1,7 @@
 //! `[[domain]]`: what is served, and the certificate pairs that are named or how others are obtained.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::certificate::PairPaths;
 use crate::issuance::DomainAcme;
 use crate::name::{DomainName, TenantId};
 use crate::plan::Plan;
-use crate::site::{SiteSpec, Timeouts};
+use crate::site::{OriginSpec, SiteSpec, Terms, Timeouts};
 
 /// The domains of all files.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Domains {
     /// Whether `plans` are all that were written.
     has_all_plans: bool,
     ca_files: CaFiles,
+    known: Known,
     /// What they inherit.
     pub issuing: Issuing,
     /// Certificates for several names, written beside them.
@@ -39,6 +41,14 @@ pub struct Domains {
     pub pairs: Vec<PairUse>,
 }
 
+/// What many domains say alike, of which there is one: with 100,000 domains the copies would weigh more than the names.
+#[derive(Debug, Default)]
+struct Known {
+    origins: HashSet<Arc<OriginSpec>>,
+    terms: HashSet<Arc<Terms>>,
+    tenants: HashSet<TenantId>,
+}
+
 impl Domains {
     /// None yet; `plans` are those that they can name, which is only held against them if those are all.
     pub fn new((plans, has_all_plans): (BTreeMap<String, Plan>, bool), issuing: Issuing, ca_files: CaFiles) -> Self {
@@ -46,6 +56,7 @@ impl Domains {
             plans,
             has_all_plans,
             ca_files,
+            known: Known::default(),
             issuing,
             groups: Groups::default(),
             places: HashMap::new(),
@@ -90,17 +101,10 @@ impl Domains {
         }
         if let (Some(name), Some(origin)) = (name, origin) {
             let max_body_bytes = max_body.flatten();
-            self.sites.push(Arc::new(SiteSpec {
-                name,
-                tenant,
-                plan,
-                origin,
-                certificates,
-                acme,
-                hsts,
-                max_body_bytes,
-                timeouts,
-            }));
+            let terms = one_of(&mut self.known.terms, Arc::new(Terms { plan, hsts, max_body_bytes, timeouts }));
+            let origin = one_of(&mut self.known.origins, Arc::new(origin));
+            let tenant = tenant.map(|tenant| one_of(&mut self.known.tenants, tenant));
+            self.sites.push(Arc::new(SiteSpec { name, tenant, terms, origin, certificates, acme }));
         }
     }
 
@@ -147,12 +151,12 @@ impl Domains {
         Some(name)
     }
 
-    fn plan(&self, value: &Value) -> Result<Plan, Wrong> {
+    fn plan(&self, value: &Value) -> Result<Arc<Plan>, Wrong> {
         let name = value.text()?;
         match self.plans.get(name) {
-            Some(plan) => Ok(plan.clone()),
+            Some(plan) => Ok(Arc::new(plan.clone())),
             None if self.has_all_plans => Err(not_among("plan", name, self.plans.keys().map(String::as_str))),
-            None => Ok(Plan::new(name, 1)),
+            None => Ok(Arc::new(Plan::new(name, 1))),
         }
     }
 }
@@ -170,6 +174,17 @@ impl PairUse {
         let key = table.require("key", "\"certs/www.key\"", problems, |v| path(v, base));
         let pair = PairPaths { cert: cert?, key: key? };
         Some(Self { pair, domain, place: table.place, cert_place: place_of("cert"), key_place: place_of("key") })
+    }
+}
+
+/// The one of `known` that is like `value`, which is one of them if there was none.
+fn one_of<T: Clone + Eq + Hash>(known: &mut HashSet<T>, value: T) -> T {
+    match known.get(&value) {
+        Some(one) => one.clone(),
+        None => {
+            known.insert(value.clone());
+            value
+        }
     }
 }
 

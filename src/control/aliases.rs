@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::kept::{Kept, KeptCertificates};
-use crate::certificate::{Certificate, CertificateSet, LastResort, Ranks};
+use crate::certificate::{Certificate, CertificateSet, CommonRanks, LastResort, Ranks};
 use crate::clock::UnixTime;
 use crate::issuance::subject::Subject;
 use crate::issuance::{Acme, Challenge, DomainAcme, Method, OnDemand};
@@ -18,7 +18,7 @@ use crate::snapshot::Sites;
 use crate::store::inventory::Role;
 
 /// The names, and the sites that they are served as.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Aliases {
     /// Who approves, and on whose behalf; `None`: there are no aliases.
     host: Option<Host>,
@@ -28,11 +28,13 @@ pub(super) struct Aliases {
 }
 
 /// The domain that takes strangers in.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Host {
     pub(super) on_demand: Arc<OnDemand>,
     pub(super) spec: Arc<SiteSpec>,
     method: Arc<Method>,
+    /// What stands behind the certificates of a name: nothing, as `[fallback]` is not for others' names.
+    nothing: Arc<CommonRanks>,
 }
 
 /// A name that serves with an expired certificate serves nobody, and the internal authority is for domains.
@@ -57,7 +59,8 @@ impl Host {
         // The zones of others are not ours to write to; that a handshake came shows that ports can be reached.
         let challenge = method.challenge.filter(|challenge| *challenge != Challenge::Dns01);
         let method = Method { challenge, dns: None, ..method.clone() };
-        Some(Self { on_demand: Arc::new(on_demand.clone()), spec: Arc::clone(spec), method: Arc::new(method) })
+        let nothing = Arc::new(CommonRanks { configured: None, last_resort: Arc::new(Nobody) });
+        Some(Self { on_demand: Arc::new(on_demand.clone()), spec: Arc::clone(spec), method: Arc::new(method), nothing })
     }
 
     /// What is ordered for a name.
@@ -167,9 +170,7 @@ impl Aliases {
         if !self.built.contains_key(name) && self.built.len() >= host.on_demand.max_names {
             return false;
         }
-        // `[fallback]` is not for others' names.
-        let ranks = Ranks { configured: None, ..ranks_of(&host.spec_for(name)) };
-        let certificates = CertificateSet::new(name.clone(), ranks, Arc::new(Nobody));
+        let certificates = CertificateSet::new(name, ranks_of(&host.spec_for(name)), Arc::clone(&host.nothing));
         let is_same = |site: &&Arc<Site>| is_like(site, template) && site.certificates.is_same(&certificates);
         let known = before.filter(is_same).cloned();
         let is_new = known.is_none();
@@ -183,15 +184,9 @@ impl Aliases {
 /// A name's site: its own certificates, and all else of the host's.
 fn alias_of(template: &Site, certificates: CertificateSet) -> Site {
     Site {
-        name: template.name.clone(),
-        tenant: template.tenant.clone(),
-        plan: template.plan.clone(),
-        rate_limit_policy: template.rate_limit_policy.clone(),
+        spec: Arc::clone(&template.spec),
         certificates,
         origin: Arc::clone(&template.origin),
-        hsts: template.hsts.clone(),
-        max_body_bytes: template.max_body_bytes,
-        timeouts: template.timeouts,
         slot: template.slot,
         throttle: Arc::clone(&template.throttle),
     }
@@ -199,11 +194,5 @@ fn alias_of(template: &Site, certificates: CertificateSet) -> Site {
 
 /// Whether an alias was made of a site like this one.
 fn is_like(alias: &Site, template: &Site) -> bool {
-    alias.slot == template.slot
-        && alias.tenant == template.tenant
-        && alias.plan == template.plan
-        && Arc::ptr_eq(&alias.origin, &template.origin)
-        && alias.hsts == template.hsts
-        && alias.max_body_bytes == template.max_body_bytes
-        && alias.timeouts == template.timeouts
+    Arc::ptr_eq(&alias.spec, &template.spec) && Arc::ptr_eq(&alias.origin, &template.origin)
 }

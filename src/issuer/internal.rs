@@ -7,7 +7,6 @@
 //! A clock that is wrong for a while makes another root, for a time that the first one does not reach to. So the last two
 //! are known: when the clock is right again, so is the root that clients trust.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -117,9 +116,9 @@ impl InternalCa {
         true
     }
 
-    /// Forgets the certificates of all domains that are not in `keep`.
-    pub fn forget_others(&self, keep: &HashSet<DomainName>) {
-        self.leaves.retain(|domain, _| keep.contains(domain));
+    /// Forgets the certificates of all domains but those of which `is_kept` says so.
+    pub fn forget_others(&self, is_kept: impl Fn(&DomainName) -> bool) {
+        self.leaves.retain(|domain, _| is_kept(domain));
     }
 
     /// How many domains have a certificate of it.
@@ -314,6 +313,7 @@ mod tests {
     use rstest::rstest;
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, ServerName, UnixTime as PkiTime};
+    use std::collections::HashSet;
 
     const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -471,7 +471,7 @@ mod tests {
         assert!(ca.held(&kept, NOW).is_none() && ca.is_empty());
         let made = ca.certificate(&kept, NOW).unwrap();
         ca.certificate(&gone, NOW).unwrap();
-        ca.forget_others(&HashSet::from([kept.clone()]));
+        ca.forget_others(|domain| *domain == kept);
         assert!(Arc::ptr_eq(&made, &ca.held(&kept, NOW).unwrap()));
         assert!(ca.held(&gone, NOW).is_none());
         assert!(ca.held(&kept, NOW.plus_secs(30 * DAY_SECS)).is_none());

@@ -25,12 +25,13 @@ pub fn refusal(refusal: Refusal, site: Option<&Site>, close: bool) -> Response<B
     match refusal {
         Refusal::Throttled { retry_after_s } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
-            if let Some((plan, policy)) =
-                site.and_then(|site| Some((site.plan.as_ref()?, site.rate_limit_policy.as_ref()?)))
-            {
-                headers.insert(RATE_LIMIT_POLICY, policy.clone());
-                if let Ok(limit) = HeaderValue::try_from(format!("\"{}\";r=0;t={retry_after_s}", plan.name)) {
-                    headers.insert(RATE_LIMIT, limit);
+            if let Some(plan) = site.and_then(|site| site.spec.terms.plan.as_ref()) {
+                let policy = format!("\"{}\";q={};w=1", plan.name, plan.max_qps);
+                let limit = format!("\"{}\";r=0;t={retry_after_s}", plan.name);
+                for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, limit)] {
+                    if let Ok(value) = HeaderValue::try_from(value) {
+                        headers.insert(name, value);
+                    }
                 }
             }
         }

@@ -190,7 +190,7 @@ pub fn request(
     upgrade: bool,
 ) -> Result<(Request<RequestBody>, Option<Rc<Upload>>), Refusal> {
     let body_bytes = arriving.body.as_ref().map_or(0, |body| body.size_hint().lower());
-    if site.max_body_bytes.is_some_and(|max| body_bytes > max) {
+    if site.spec.terms.max_body_bytes.is_some_and(|max| body_bytes > max) {
         return Err(Refusal::BodyTooLarge);
     }
     let head = &mut arriving.head;
@@ -214,7 +214,8 @@ pub fn request(
     let (body, upload) = if arriving.has_body() {
         let incoming = arriving.body.take();
         incoming.map_or_else(Default::default, |incoming| {
-            let (body, upload) = RequestBody::streaming(incoming, site.max_body_bytes, site.timeouts.idle);
+            let (body, upload) =
+                RequestBody::streaming(incoming, site.spec.terms.max_body_bytes, site.spec.terms.timeouts.idle);
             (body, Some(upload))
         })
     } else {
@@ -275,7 +276,7 @@ pub fn response(
         frame_response(response.headers_mut(), size.exact().filter(|_| !describes_another))?;
         strip_hop_by_hop(response.headers_mut());
     }
-    if let Some(hsts) = &site.hsts
+    if let Some(hsts) = &site.spec.terms.hsts
         // An internal certificate needs an exception in the browser, and HSTS forbids exceptions.
         && source != Source::Internal
     {

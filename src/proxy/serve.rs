@@ -139,8 +139,8 @@ async fn walk(attendance: &Rc<Attendance>, arriving: &mut Arriving) -> Result<Re
     let upgrade = tunnel::requested(arriving);
     let (mut request, upload) = forward::request(arriving, site, &visit.client, upgrade.is_some())?;
     request.body_mut().attended_by(attendance);
-    let response = worker.origins.send(&site.origin, &site.timeouts, request, upload.as_deref()).await?;
-    let response = tunnel::open(response, upgrade, visit, site.timeouts.idle)?;
+    let response = worker.origins.send(&site.origin, &site.spec.terms.timeouts, request, upload.as_deref()).await?;
+    let response = tunnel::open(response, upgrade, visit, site.spec.terms.timeouts.idle)?;
     forward::response(response, &arriving.head.method, site, visit.source)
 }
 
@@ -241,9 +241,9 @@ impl Attendance {
             return;
         };
         self.worker.access_log.write(note, |port| End {
-            domain: site.name.as_str(),
+            domain: site.spec.name.as_str(),
             port,
-            tenant: site.tenant.as_ref().map(TenantId::as_str),
+            tenant: site.spec.tenant.as_ref().map(TenantId::as_str),
             client: self.visit.client.address(),
             status: status.as_u16(),
             bytes: self.sent_bytes.get(),

@@ -135,7 +135,7 @@ struct Chosen {
 /// The site's certificate for a client. `None`: it has none that is valid now.
 fn choose(shared: &Shared, hello: &ClientHello<'_>, site: &Site) -> Option<Chosen> {
     let now: UnixTime = shared.clock.read().now;
-    let choice = site.certificates.choose(now, hello.signature_schemes())?;
+    let choice = site.certificates.choose(&site.spec.name, now, hello.signature_schemes())?;
     let config = shared.acceptor.config(choice.certificate.certified_key()?, site.slot);
     Some(Chosen { config, slot: site.slot, source: choice.source })
 }

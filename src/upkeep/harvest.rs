@@ -130,9 +130,10 @@ impl Harvest {
             account.served = None;
         }
         for site in snapshot.sites() {
-            self.wake(site.name.as_str(), site.slot);
-            let account = self.accounts.entry(site.slot).or_insert_with(|| Box::new(Account::new(site.name.shared())));
-            account.served = Some((Arc::clone(&site.throttle), site.plan.clone()));
+            let name = &site.spec.name;
+            self.wake(name.as_str(), site.slot);
+            let account = self.accounts.entry(site.slot).or_insert_with(|| Box::new(Account::new(name.shared())));
+            account.served = Some((Arc::clone(&site.throttle), site.spec.terms.plan.clone()));
         }
         let early = std::mem::take(&mut self.early);
         self.take(early);
@@ -174,7 +175,7 @@ impl Harvest {
         for slot in self.open.clone() {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             let waiting = account.usage.closed_count();
-            let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_ref());
+            let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_deref());
             let exceeded = account.usage.close(lagging, plan, &mut self.calendar);
             if !account.usage.is_open() {
                 self.open.remove(&slot);
@@ -201,7 +202,7 @@ impl Harvest {
     /// Takes or lifts a name's verdict. `told`: its reason was raised as an alert already.
     fn judge(&mut self, slot: Slot, now: Reading, told: bool) {
         let Some(account) = self.accounts.get_mut(&slot) else { return };
-        let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_ref());
+        let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_deref());
         let held = plan.and_then(|plan| Some((plan, account.usage.throttled_until(now.now, plan)?)));
         let change = match (held, &account.served) {
             (Some((plan, until)), Some((throttle, _))) => {

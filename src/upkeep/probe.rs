@@ -86,7 +86,7 @@ impl Probe {
         loop {
             tick.tick().await;
             if self.round.is_empty() {
-                self.round = self.live.snapshot().sites().map(|site| site.name.clone()).collect();
+                self.round = self.live.snapshot().sites().map(|site| site.spec.name.clone()).collect();
             }
             let share = self.live.glance().len().div_ceil(TICKS_PER_ROUND);
             for _ in 0..share {
@@ -101,12 +101,13 @@ impl Probe {
 
     async fn look_at(&self, site: &Arc<Site>) {
         let is_current =
-            || self.live.glance().site(site.name.as_str()).is_some_and(|current| Arc::ptr_eq(current, site));
+            || self.live.glance().site(site.spec.name.as_str()).is_some_and(|current| Arc::ptr_eq(current, site));
         let Some((address, server_name)) = self.way_to(site) else { return };
+        let name = &site.spec.name;
         let meant = |now: UnixTime| {
-            let standing = site.certificates.standing(now);
+            let standing = site.certificates.standing(name, now);
             // Nobody is served yet by an internal certificate that was not asked for: looking is not asking.
-            (standing.source != Source::Internal).then(|| site.certificates.choose(now, &self.schemes()))?
+            (standing.source != Source::Internal).then(|| site.certificates.choose(name, now, &self.schemes()))?
         };
         let Some(before) = meant(self.clock.read().now) else { return };
         let seen = match timeout(PATIENCE, self.leaf(address, server_name)).await {
@@ -126,9 +127,9 @@ impl Probe {
             Seen::Meant => self.results.with_label_values(&["meant"]).inc(),
             Seen::Other(leaf) if is_current() => {
                 self.results.with_label_values(&["other"]).inc();
-                self.mismatches.with_label_values(&[site.name.as_str()]).inc();
+                self.mismatches.with_label_values(&[name.as_str()]).inc();
                 let (served, meant) = (hex::encode(leaf), hex::encode(before.certificate.fingerprint()));
-                tracing::warn!(domain = %site.name, served, meant, "another certificate is served than the one that is meant");
+                tracing::warn!(domain = %name, served, meant, "another certificate is served than the one that is meant");
             }
             Seen::Nothing if is_current() => self.results.with_label_values(&["failed"]).inc(),
             // A domain that is served otherwise by now was looked at too late.
@@ -140,7 +141,7 @@ impl Probe {
     fn way_to(&self, site: &Site) -> Option<(SocketAddr, ServerName<'static>)> {
         let listeners = self.listeners.borrow();
         let first = *listeners.first()?;
-        match site.name.kind() {
+        match site.spec.name.kind() {
             Kind::Ip(ip) => {
                 let reaches = |listener: &&SocketAddr| {
                     listener.ip().to_canonical() == ip || (listener.ip().is_unspecified() && ip.is_loopback())
@@ -148,11 +149,11 @@ impl Probe {
                 let listener = listeners.iter().find(reaches)?;
                 Some((SocketAddr::new(ip, listener.port()), ServerName::from(ip)))
             }
-            Kind::Exact => Some((to_loopback(first), ServerName::try_from(site.name.as_str().to_owned()).ok()?)),
+            Kind::Exact => Some((to_loopback(first), ServerName::try_from(site.spec.name.as_str().to_owned()).ok()?)),
             // Any name under it; this one is nobody's.
             Kind::Wildcard => {
-                let name = format!("lockgate-probe.{}", site.name.wildcard_parent()?);
-                let is_its_own = self.live.glance().site(&name).is_some_and(|found| found.name == site.name);
+                let name = format!("lockgate-probe.{}", site.spec.name.wildcard_parent()?);
+                let is_its_own = self.live.glance().site(&name).is_some_and(|found| found.spec.name == site.spec.name);
                 is_its_own.then(|| ServerName::try_from(name).ok()).flatten().map(|name| (to_loopback(first), name))
             }
         }

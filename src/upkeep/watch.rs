@@ -67,7 +67,7 @@ impl Watch {
         let all = now < self.looked_at || key_changes != self.key_changes;
         (self.looked_at, self.key_changes) = (now, key_changes);
         let before = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
-        for site in before.sites_unlike(snapshot).filter(|site| snapshot.named(&site.name).is_none()) {
+        for site in before.sites_unlike(snapshot).filter(|site| snapshot.named(&site.spec.name).is_none()) {
             self.forget(site.slot);
         }
         let mut looked = 0;
@@ -102,7 +102,8 @@ impl Watch {
     }
 
     fn look(&mut self, site: &Arc<Site>, now: UnixTime, alerts: &Alerts) {
-        let standing = site.certificates.standing(now);
+        let name = &site.spec.name;
+        let standing = site.certificates.standing(name, now);
         let next = site.certificates.next_change(now);
         // A domain that is new has lost nothing yet, but a fallback from the first second is still told.
         let watched = self.watched.entry(site.slot).or_insert_with(|| Watched {
@@ -120,7 +121,7 @@ impl Watch {
         if standing.source == before {
             return;
         }
-        let raise = |kind, detail: String| alerts.raise(&Alert { kind, domain: site.name.shared(), at: now, detail });
+        let raise = |kind, detail: String| alerts.raise(&Alert { kind, domain: name.shared(), at: now, detail });
         if before == Source::Own
             && let Some(own) = standing.own_not_after
             && own.secs() < now.secs()

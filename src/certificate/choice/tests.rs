@@ -53,9 +53,14 @@ fn broken(pair: super::super::fixture::Pair) -> Certificate {
     Certificate::from_der(vec![cert], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key))).unwrap()
 }
 
+fn domain() -> DomainName {
+    DomainName::parse("www.example.com").unwrap()
+}
+
 /// `rank: certificate` lines; the answer names the line.
 fn set(lines: &[&str]) -> (CertificateSet, Vec<(String, Arc<Certificate>)>) {
     let mut ranks = Ranks::default();
+    let mut configured = None;
     let mut internal = Internal::default();
     let mut named = Vec::new();
     for line in lines {
@@ -66,18 +71,18 @@ fn set(lines: &[&str]) -> (CertificateSet, Vec<(String, Arc<Certificate>)>) {
             "own" => ranks.own.push(made),
             "store" => ranks.store.push(made),
             "standby" => ranks.standby.push(made),
-            "configured" => ranks.configured = Some(made),
+            "configured" => configured = Some(made),
             "internal" => internal.0 = Some(made),
             _ => panic!("{rank}"),
         }
     }
-    let domain = DomainName::parse("www.example.com").unwrap();
-    (CertificateSet::new(domain, ranks, Arc::new(internal)), named)
+    let common = CommonRanks { configured, last_resort: Arc::new(internal) };
+    (CertificateSet::new(&domain(), ranks, Arc::new(common)), named)
 }
 
 fn check(lines: &[&str], now: UnixTime, schemes: &[SignatureScheme], expected: Option<&str>) {
     let (set, named) = set(lines);
-    let choice = set.choose(now, schemes);
+    let choice = set.choose(&domain(), now, schemes);
     let line = choice.as_ref().map(|choice| {
         assert!(choice.certificate.is_valid_at(now));
         let (line, _) = named.iter().find(|(_, made)| Arc::ptr_eq(made, &choice.certificate)).unwrap();
@@ -141,13 +146,13 @@ fn within_a_rank_key_and_age_decide(
 fn the_authority_is_not_asked_on_a_healthy_site() {
     let internal = Arc::new(Internal(Some(certificate("p256 -9..9")), AtomicUsize::new(0)));
     let ranks = Ranks { own: vec![certificate("p256 -9..1")], ..Ranks::default() };
-    let domain = DomainName::parse("www.example.com").unwrap();
-    let set = CertificateSet::new(domain, ranks, Arc::clone(&internal) as Arc<dyn LastResort>);
-    set.choose(NOW, BOTH).unwrap();
-    set.choose(NOW, &[]).unwrap();
-    set.standing(NOW.plus_secs(2 * DAY));
+    let common = CommonRanks { configured: None, last_resort: Arc::clone(&internal) as Arc<dyn LastResort> };
+    let set = CertificateSet::new(&domain(), ranks, Arc::new(common));
+    set.choose(&domain(), NOW, BOTH).unwrap();
+    set.choose(&domain(), NOW, &[]).unwrap();
+    set.standing(&domain(), NOW.plus_secs(2 * DAY));
     assert_eq!(internal.1.load(Ordering::Relaxed), 0);
-    assert_eq!(set.choose(NOW.plus_secs(2 * DAY), BOTH).unwrap().source, Source::Internal);
+    assert_eq!(set.choose(&domain(), NOW.plus_secs(2 * DAY), BOTH).unwrap().source, Source::Internal);
 }
 
 #[rstest]
@@ -161,7 +166,7 @@ fn the_authority_is_not_asked_on_a_healthy_site() {
 #[case::and_back_again(&["own: p256 -9..1", "own: p256 3..9", "store: p256 -9..9"], 4, "own until 9, own until 9")]
 fn a_domain_stands(#[case] lines: &[&str], #[case] day: i64, #[case] expected: &str) {
     let (set, _) = set(lines);
-    let standing = set.standing(NOW.plus_secs(day * DAY));
+    let standing = set.standing(&domain(), NOW.plus_secs(day * DAY));
     let show =
         |at: Option<UnixTime>| at.map_or("?".to_owned(), |at| ((at.secs() - NOW.secs()).div_euclid(DAY)).to_string());
     let (not_after, own) = (show(standing.not_after), show(standing.own_not_after));
@@ -180,15 +185,15 @@ fn a_domain_stands(#[case] lines: &[&str], #[case] day: i64, #[case] expected: &
 fn a_certificate_is_assured(#[case] lines: &[&str], #[case] until: Option<i64>) {
     let (set, _) = set(lines);
     let expected = until.map(|day| NOW.plus_secs(day * DAY));
-    assert_eq!(set.guaranteed_until(NOW), expected);
+    assert_eq!(set.guaranteed_until(&domain(), NOW), expected);
 }
 
 #[test]
 fn what_is_known_to_be_broken_assures_nothing() {
     let (set, _) = set(&["own: broken -1..9", "own: p256 -9..2"]);
-    assert_eq!(set.guaranteed_until(NOW), Some(NOW.plus_secs(9 * DAY)));
-    set.choose(NOW, BOTH).unwrap();
-    assert_eq!(set.guaranteed_until(NOW), Some(NOW.plus_secs(2 * DAY)));
+    assert_eq!(set.guaranteed_until(&domain(), NOW), Some(NOW.plus_secs(9 * DAY)));
+    set.choose(&domain(), NOW, BOTH).unwrap();
+    assert_eq!(set.guaranteed_until(&domain(), NOW), Some(NOW.plus_secs(2 * DAY)));
 }
 
 /// A certificate that is valid from and to so many seconds after [`NOW`]; its key is not there, and not needed.
@@ -207,22 +212,23 @@ proptest! {
         now in -25..25_i64,
     ) {
         let mut ranks = Ranks::default();
+        let mut configured = None;
         for (rank, from, lifetime) in lives {
             let made = lasting(from, from + lifetime);
             match rank {
                 0 => ranks.own.push(made),
                 1 => ranks.store.push(made),
                 2 => ranks.standby.push(made),
-                _ => ranks.configured = Some(made),
+                _ => configured = Some(made),
             }
         }
-        let domain = DomainName::parse("www.example.com").unwrap();
-        let set = CertificateSet::new(domain, ranks, Arc::<Internal>::default());
+        let common = CommonRanks { configured, last_resort: Arc::<Internal>::default() };
+        let set = CertificateSet::new(&domain(), ranks, Arc::new(common));
         let valid = |secs: i64| -> Vec<_> {
             set.valid(NOW.plus_secs(secs)).map(|(_, certificate)| Arc::as_ptr(certificate)).collect()
         };
         let until = (now..60).take_while(|secs| !valid(*secs).is_empty()).last();
-        prop_assert_eq!(set.guaranteed_until(NOW.plus_secs(now)), until.map(|secs| NOW.plus_secs(secs)));
+        prop_assert_eq!(set.guaranteed_until(&domain(), NOW.plus_secs(now)), until.map(|secs| NOW.plus_secs(secs)));
         let change = (now + 1..60).find(|secs| valid(*secs) != valid(*secs - 1));
         prop_assert_eq!(set.next_change(NOW.plus_secs(now)), change.map(|secs| NOW.plus_secs(secs)));
     }

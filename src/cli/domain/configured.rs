@@ -112,10 +112,10 @@ pub(super) async fn hold(config: &Config, serving: &mut Serving, now: UnixTime) 
     }
     let snapshot = live.snapshot();
     let certificates = snapshot.site(spec.name.as_str()).map(|site| {
-        let standing = site.certificates.standing(now);
+        let standing = site.certificates.standing(&spec.name, now);
         let is_it = |it: &&Arc<Certificate>| Some(it.not_after()) == standing.not_after && it.is_valid_at(now);
         let issuer = known.iter().find(is_it).map(|it| it.issuer().to_owned());
-        let guaranteed_until = site.certificates.guaranteed_until(now);
+        let guaranteed_until = site.certificates.guaranteed_until(&spec.name, now);
         let subject = serving.subject.as_ref().and_then(|subject| subject.names.first());
         let mine = |attempts: &&Attempts| Some(&attempts.subject) == subject;
         Certificates {

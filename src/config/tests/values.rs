@@ -278,9 +278,27 @@ timeouts = { connect = "1s 500ms" }
     assert_eq!(config.log, Log { level: tracing::Level::WARN, json: true });
     assert_eq!((config.plans["pro"].max_qps, config.plans["pro"].burst), (50, 50));
     let site = &config.domains[0];
-    assert_eq!(site.plan.as_ref().map(|plan| (plan.max_qps, plan.burst)), Some((500, 7)));
-    assert_eq!((site.name.as_str(), site.max_body_bytes), ("*.example.com", Some(10_000_000)));
-    assert_eq!(site.timeouts.connect, Duration::from_millis(1500));
-    assert_eq!(site.timeouts.response, Duration::from_secs(60));
+    assert_eq!(site.terms.plan.as_ref().map(|plan| (plan.max_qps, plan.burst)), Some((500, 7)));
+    assert_eq!((site.name.as_str(), site.terms.max_body_bytes), ("*.example.com", Some(10_000_000)));
+    assert_eq!(site.terms.timeouts.connect, Duration::from_millis(1500));
+    assert_eq!(site.terms.timeouts.response, Duration::from_secs(60));
     assert_eq!((site.origin.tls.sni.as_deref(), site.origin.tls.insecure), (Some("other.example"), true));
+}
+
+#[rstest]
+#[case::alike("", "", [true, true, true])]
+#[case::alike_in_other_words("max_body = \"1MB\"", "max_body = \"1000kB\"", [true, true, true])]
+#[case::other_terms("plan = \"basic\"", "plan = \"pro\"", [false, true, true])]
+#[case::another_origin("", "origin_tls = { insecure = true }", [true, false, true])]
+#[case::another_tenant("tenant = \"a\"", "tenant = \"b\"", [true, true, false])]
+fn of_what_domains_say_alike_there_is_one(#[case] one: &str, #[case] other: &str, #[case] expected: [bool; 3]) {
+    let domain = |name: &str, lines: &str| {
+        let tenant = if lines.contains("tenant") { "" } else { "tenant = \"t\"\n" };
+        format!("[[domain]]\nname = \"{name}.example.com\"\norigin = \"https://o.example\"\n{tenant}{lines}\n")
+    };
+    let config = config(&[domain("a", one), domain("b", other)].concat());
+    let (a, b) = (&config.domains[0], &config.domains[1]);
+    let text = |spec: &SiteSpec| spec.tenant.as_ref().unwrap().as_str().as_ptr();
+    let is_one = [Arc::ptr_eq(&a.terms, &b.terms), Arc::ptr_eq(&a.origin, &b.origin), text(a) == text(b)];
+    assert_eq!(is_one, expected);
 }

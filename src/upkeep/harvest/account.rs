@@ -17,7 +17,7 @@ pub(super) struct Account {
     pub(super) name: Arc<str>,
     pub(super) usage: Usage,
     /// What holds the name to its plan, and the plan; `None` while the name is not served.
-    pub(super) served: Option<(Arc<Throttle>, Option<Plan>)>,
+    pub(super) served: Option<(Arc<Throttle>, Option<Arc<Plan>>)>,
     pub(super) answered: [u64; 5],
     pub(super) throttled: u64,
     pub(super) origin_faults: BTreeMap<OriginFault, u64>,
@@ -43,7 +43,7 @@ impl Account {
 
     /// What it is held to while it is served.
     pub(super) fn plan(&self) -> Option<&Plan> {
-        self.served.as_ref()?.1.as_ref()
+        self.served.as_ref()?.1.as_deref()
     }
 
     /// Takes in what a worker counted for it.

@@ -47,7 +47,7 @@ impl Harvest {
         for slot in self.open.clone() {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             let waiting = account.usage.closed_count();
-            let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_ref());
+            let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_deref());
             for exceeded in account.usage.close(now, plan, &mut self.calendar) {
                 // What had closed by then was told by the process that closed it.
                 if past.at.is_some_and(|at| exceeded.bucket.end() > at.now) {

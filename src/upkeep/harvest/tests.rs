@@ -6,7 +6,7 @@ use crate::meter::Tally;
 use crate::name::DomainName;
 use crate::plan::Plan;
 use crate::refusal::OriginFault;
-use crate::site::{OriginSpec, SiteSpec};
+use crate::site::{OriginSpec, SiteSpec, Terms};
 use crate::snapshot::Live;
 
 /// 2026-06-01 00:00:00 UTC.
@@ -37,7 +37,8 @@ impl Field {
     fn publish(&mut self, names: &[&str], plan: Option<Plan>) {
         let spec = |name: &&str| {
             let spec = SiteSpec::new(DomainName::parse(name).unwrap(), OriginSpec::http("127.0.0.1", 1));
-            Arc::new(SiteSpec { plan: plan.clone(), ..spec })
+            let plan = plan.clone().map(Arc::new);
+            Arc::new(SiteSpec { terms: Arc::new(Terms { plan, ..Terms::default() }), ..spec })
         };
         let domains = names.iter().map(spec).collect();
         self.control.apply(Blueprint { domains, ..Blueprint::default() }).unwrap();

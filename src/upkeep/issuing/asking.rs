@@ -41,7 +41,7 @@ impl Issuing {
         let task = Task { subject: first.clone(), role: Role::Own };
         let is_configured = names.len() == 1 && self.subjects.get(&first).is_some_and(|subject| !subject.is_manual);
         if !is_configured && !self.under_way.contains_key(&task) {
-            let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.tenant.clone());
+            let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.spec.tenant.clone());
             let method = Arc::new(acme.method.clone());
             let subject = Subject { names, optional: Vec::new(), tenant, method, is_manual: false };
             self.once.insert(task.clone(), Arc::new(subject));

@@ -119,7 +119,8 @@ impl Issuing {
             return Ok(Some(task));
         }
         let snapshot = self.live.snapshot();
-        if snapshot.aliases.get(name.as_str()).is_some_and(|site| site.certificates.guaranteed_until(now).is_some()) {
+        let known = snapshot.aliases.get(name.as_str());
+        if known.is_some_and(|site| site.certificates.guaranteed_until(name, now).is_some()) {
             return Ok(None);
         }
         let on_demand = snapshot.on_demand.clone().ok_or("no names are served on demand any more")?;

@@ -1,8 +1,8 @@
 use super::*;
 use crate::certificate::fixture::{DAY, NOW, Stored, TestVault, pair};
-use crate::certificate::{Certificate, CertificateSet, LastResort, OpenedKeys, Ranks};
+use crate::certificate::{Certificate, CertificateSet, CommonRanks, LastResort, OpenedKeys, Ranks};
 use crate::name::DomainName;
-use crate::site::{Origin, OriginSpec, Timeouts};
+use crate::site::{Origin, OriginSpec, SiteSpec};
 use std::cell::Cell;
 use std::sync::LazyLock;
 
@@ -28,16 +28,12 @@ fn certificate(from: i64, to: i64) -> Arc<Certificate> {
 fn site(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
     let name = DomainName::parse(&format!("s{slot}.example.com")).unwrap();
     let ranks = Ranks { own: own.iter().map(|(from, to)| certificate(*from, *to)).collect(), ..Ranks::default() };
+    let common = CommonRanks { configured: None, last_resort: Arc::new(Nobody) };
+    let origin = Arc::new(OriginSpec::http("127.0.0.1", 1));
     Arc::new(Site {
-        certificates: CertificateSet::new(name.clone(), ranks, Arc::new(Nobody)),
-        name,
-        tenant: None,
-        plan: None,
-        rate_limit_policy: None,
-        origin: Arc::new(Origin { id: 1, spec: OriginSpec::http("127.0.0.1", 1), tls: None }),
-        hsts: None,
-        max_body_bytes: None,
-        timeouts: Timeouts::default(),
+        certificates: CertificateSet::new(&name, ranks, Arc::new(common)),
+        spec: Arc::new(SiteSpec::new(name, Arc::clone(&origin))),
+        origin: Arc::new(Origin { id: 1, spec: origin, tls: None }),
         slot: Slot(slot),
         throttle: Arc::default(),
     })
@@ -141,7 +137,7 @@ fn when_a_key_does_not_open_everything_is_looked_at() {
     let broken = site(1, &[(-9, 9)]);
     let mut bench = Bench::new(&[Arc::clone(&broken), site(2, &[(-9, 9)])]);
     bench.step(0, 2);
-    broken.certificates.own()[0].open().unwrap_err();
+    broken.certificates.own().next().unwrap().open().unwrap_err();
     KEY_CHANGES.set(1);
     bench.step(1, 2);
     bench.step(2, 0);
