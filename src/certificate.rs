@@ -30,7 +30,7 @@ use sealed::Sealed;
 
 pub use choice::{CertificateSet, Choice, CommonRanks, LastResort, Ranks, Source, Standing};
 pub use error::{CertificateError, PairFile};
-pub use inspect::{Validation, subject_and_issuer, validation};
+pub use inspect::{Validation, serial, subject_and_issuer, validation};
 pub(crate) use intermediate::share as share_intermediate;
 pub use key::{KeyKind, context_of_leaf as key_context_of_leaf, context_of_spki as key_context_of_spki};
 pub use leaf::Facts;
@@ -167,11 +167,6 @@ impl Certificate {
     /// SHA-256 of the leaf's DER: what browsers and CT logs show as its fingerprint.
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.leaf.fingerprint
-    }
-
-    /// The serial number, big-endian, as its issuer wrote it.
-    pub fn serial(&self) -> &[u8] {
-        &self.leaf.serial
     }
 
     /// The chain as sent, leaf first: a copy.

@@ -7,20 +7,10 @@ use std::sync::Arc;
 
 /// The name of a `[[domain]]`: a host name, a one-level wildcard or an IP address, in its normal form
 /// (lower case, A-labels, no trailing dot, addresses as `std` prints them).
+///
+/// Nothing but the text: a name is held many times over, and asked for its [`Kind`] hardly ever.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DomainName {
-    text: Arc<str>,
-    form: Form,
-}
-
-/// A [`Kind`] without the address, which the text says too: a name is held many times over, and asked for its address
-/// hardly ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Form {
-    Exact,
-    Wildcard,
-    Ip,
-}
+pub struct DomainName(Arc<str>);
 
 /// What a [`DomainName`] covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,74 +51,69 @@ impl DomainName {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let text = text.trim();
         if let Some(ip) = parse_ip(text) {
-            return Ok(Self { text: ip.to_string().into(), form: Form::Ip });
+            return Ok(Self(ip.to_string().into()));
         }
-        let (form, host) = match text.strip_prefix("*.") {
-            Some(parent) => (Form::Wildcard, parent),
-            None => (Form::Exact, text),
+        let (is_wildcard, host) = match text.strip_prefix("*.") {
+            Some(parent) => (true, parent),
+            None => (false, text),
         };
         if host.contains('*') {
             return Err(NameError::Wildcard);
         }
         let host = parse_host(host)?;
-        if form == Form::Wildcard && !host.contains('.') {
+        if is_wildcard && !host.contains('.') {
             // `*.com` and `*.localhost` alike: nobody is issued a certificate for either, but the latter is handy.
             if host != "localhost" {
                 return Err(NameError::Wildcard);
             }
         }
-        let text = match form {
-            Form::Wildcard => format!("*.{host}").into(),
-            _ => host.into(),
-        };
-        Ok(Self { text, form })
+        Ok(Self(if is_wildcard { format!("*.{host}").into() } else { host.into() }))
     }
 
     /// The normal form.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 
     /// The normal form, shared.
     pub fn shared(&self) -> Arc<str> {
-        Arc::clone(&self.text)
+        Arc::clone(&self.0)
     }
 
     /// Host name, wildcard or address.
     pub fn kind(&self) -> Kind {
-        match self.form {
-            Form::Wildcard => Kind::Wildcard,
-            // Written by `std` from an address, and read back by it.
-            Form::Ip => self.text.parse().map_or(Kind::Exact, Kind::Ip),
-            Form::Exact => Kind::Exact,
+        if self.wildcard_parent().is_some() {
+            return Kind::Wildcard;
         }
+        // An address is written by `std`, and nothing else that reads as one is a name.
+        self.0.parse().map_or(Kind::Exact, Kind::Ip)
     }
 
     /// For `*.example.com`: `example.com`.
     pub fn wildcard_parent(&self) -> Option<&str> {
-        self.text.strip_prefix("*.")
+        self.0.strip_prefix("*.")
     }
 
     /// For `example.com`: `*.example.com`. `None` for an address, a wildcard, or a name that is too long.
     pub fn wildcard_below(&self) -> Option<Self> {
-        if self.form == Form::Exact { Self::parse(&format!("*.{}", self.text)).ok() } else { None }
+        if self.kind() == Kind::Exact { Self::parse(&format!("*.{}", self.0)).ok() } else { None }
     }
 
     /// Whether requests for `host` (in normal form) are this domain's.
     pub fn covers(&self, host: &str) -> bool {
-        pattern_covers(&self.text, host)
+        pattern_covers(&self.0, host)
     }
 }
 
 impl fmt::Display for DomainName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 
 impl fmt::Debug for DomainName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 

@@ -7,7 +7,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
-use super::leaf::printable;
+use super::leaf::{printable, x509};
 
 /// How its authority made sure of its subject: CA/Browser Forum Baseline Requirements, section 7.1.6.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,11 @@ impl fmt::Display for Validation {
             Self::Internal => "internal",
         })
     }
+}
+
+/// The serial number of the certificate `leaf`, big-endian, as its issuer wrote it. `None`: that is no certificate.
+pub fn serial(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    x509(leaf).ok().map(|certificate| certificate.raw_serial().to_vec())
 }
 
 /// How the subject of `leaf` was validated. `None`: it is no certificate.

@@ -1,6 +1,6 @@
 //! Intermediates: the same few stand in nearly every chain.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls_pki_types::CertificateDer;
@@ -21,11 +21,14 @@ static SHARED: RwLock<Option<HashSet<&'static [u8]>>> = RwLock::new(None);
 static RESTS: RwLock<Option<Rests>> = RwLock::new(None);
 
 /// Looked up once per certificate at start, and only the operator's own authorities are in it: a fast hash will do.
-type Rests = HashSet<Arc<[CertificateDer<'static>]>, foldhash::fast::RandomState>;
+type Rests = HashMap<Vec<CertificateDer<'static>>, Rest, foldhash::fast::RandomState>;
+
+/// The chain behind a leaf. A pointer and nothing more, because each leaf has one.
+pub(super) type Rest = Arc<Vec<CertificateDer<'static>>>;
 
 /// What all certificates with the same chain behind their leaf share. Of what is no certificate nothing is kept.
-pub(super) fn share_rest(rest: &[CertificateDer<'static>]) -> Arc<[CertificateDer<'static>]> {
-    let known = |rests: &Option<Rests>| rests.as_ref().and_then(|set| set.get(rest).cloned());
+pub(super) fn share_rest(rest: &[CertificateDer<'static>]) -> Rest {
+    let known = |rests: &Option<Rests>| rests.as_ref().and_then(|known| known.get(rest).cloned());
     if let Some(known) = known(&RESTS.read().unwrap_or_else(PoisonError::into_inner)) {
         return known;
     }
@@ -36,14 +39,15 @@ pub(super) fn share_rest(rest: &[CertificateDer<'static>]) -> Arc<[CertificateDe
             der.clone()
         })
     };
-    let shared: Arc<[_]> = rest.iter().map(each).collect();
+    let shared: Vec<_> = rest.iter().map(each).collect();
+    let shared = Arc::new(shared);
     let mut rests = RESTS.write().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = known(&rests) {
         return known;
     }
-    let set = rests.get_or_insert_default();
-    if is_good && set.len() < MAX_SHARED {
-        set.insert(Arc::clone(&shared));
+    let known = rests.get_or_insert_default();
+    if is_good && known.len() < MAX_SHARED {
+        known.insert(shared.to_vec(), Arc::clone(&shared));
     }
     shared
 }

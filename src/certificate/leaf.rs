@@ -34,8 +34,6 @@ pub struct Facts {
     pub key_kind: KeyKind,
     /// SHA-256 of its DER.
     pub fingerprint: [u8; 32],
-    /// The serial number, big-endian.
-    pub serial: Box<[u8]>,
 }
 
 /// Reads the facts of the certificate `der`, the first of its chain, and its public key.
@@ -53,7 +51,6 @@ pub(super) fn parse(der: &[u8]) -> Result<(Facts, PublicHalf), CertificateError>
         issuer: printable(&certificate.issuer.to_string()).into(),
         key_kind,
         fingerprint,
-        serial: certificate.raw_serial().into(),
     };
     Ok((leaf, PublicHalf::of(&certificate.subject_pki)))
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::intermediate::{Rest, share_rest};
 use super::opened::{Cell, OpenedKeys, OpensKeys};
-use super::{Facts, intermediate, key, leaf};
+use super::{Facts, key, leaf};
 
 /// Chain and key as stored.
 pub(super) struct Sealed {
@@ -14,7 +15,7 @@ pub(super) struct Sealed {
     leaf_and_key: Box<[u8]>,
     leaf_len: usize,
     /// The chain behind the leaf, shared by all that have the same.
-    rest: Arc<[CertificateDer<'static>]>,
+    rest: Rest,
     keys: Arc<OpenedKeys>,
     /// Made when the key is first asked for.
     cell: OnceLock<Arc<Cell>>,
@@ -26,7 +27,7 @@ impl Sealed {
         Self {
             leaf_and_key: [leaf, key].concat().into(),
             leaf_len: leaf.len(),
-            rest: intermediate::share_rest(rest),
+            rest: share_rest(rest),
             keys,
             cell: OnceLock::new(),
         }
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_closed_one_is_small() {
         // Beside the leaf, its key and the facts' own texts.
-        assert!(size_of::<Certificate>() <= 176, "{}", size_of::<Certificate>());
+        assert!(size_of::<Certificate>() <= 144, "{}", size_of::<Certificate>());
         let (_, keys) = keys(1);
         let [one, two] = [(), ()].map(|()| pair(&["www.example.com"]).chain().0.stored());
         let two = Stored { chain: [&two.chain[..1], &one.chain[1..]].concat(), ..two };

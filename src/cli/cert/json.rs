@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::entry::{Entry, State};
 use super::gather::Gathered;
-use crate::certificate::{subject_and_issuer, validation};
+use crate::certificate::{serial, subject_and_issuer, validation};
 use crate::cli::text::rfc3339;
 use crate::clock::UnixTime;
 use crate::name::{DomainName, TenantId};
@@ -102,7 +102,7 @@ pub(super) fn certificate<'a>(entry: &'a Entry, gathered: &Gathered, is_whole: b
         issuer: facts.map(|facts| &*facts.issuer),
         key: facts.map(|facts| facts.key_kind.to_string()),
         fingerprint: facts.map(|facts| hex::encode(facts.fingerprint)),
-        serial: facts.map(|facts| hex::encode(&facts.serial)),
+        serial: held.and_then(|held| serial(held.chain.first()?)).map(hex::encode),
         not_before: facts.map(|facts| at(facts.not_before)),
         not_after: facts.map(|facts| at(facts.not_after)),
         days_left: entry.days_left(gathered.now),

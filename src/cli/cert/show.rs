@@ -10,7 +10,7 @@ use clap::Args;
 use super::entry::{Entry, For, Held, State};
 use super::gather::{Gathered, Place};
 use super::json::{Answer, certificate};
-use crate::certificate::{subject_and_issuer, validation};
+use crate::certificate::{serial, subject_and_issuer, validation};
 use crate::cli::failure::Failure;
 use crate::cli::text::{counted, local};
 use crate::clock::UnixTime;
@@ -126,7 +126,7 @@ impl Gathered {
         lines.put("issuer", &facts.issuer);
         lines.put("key", &facts.key_kind.to_string());
         lines.put("fingerprint", &format!("SHA-256 {}", colons(&facts.fingerprint)));
-        lines.put("serial", &colons(&facts.serial));
+        lines.put_some("serial", held.chain.first().and_then(serial).map(|serial| colons(&serial)));
         lines.put("valid from", &self.at(facts.not_before));
         let left = match entry.days_left(self.now) {
             Some(0) => "ends within a day".to_owned(),

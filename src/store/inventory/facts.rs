@@ -10,7 +10,7 @@ use crate::clock::UnixTime;
 use crate::name::DomainName;
 
 /// Another one is not read: facts that the leaf says anew are better than wrong ones.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// [`Facts`] as written. New fields need a new [`VERSION`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,7 +24,6 @@ struct Written<'f> {
     /// See [`key_code`].
     key: u16,
     fingerprint: [u8; 32],
-    serial: &'f [u8],
 }
 
 /// The facts of `leaf` as they are kept.
@@ -36,7 +35,6 @@ pub(in crate::store) fn encode(facts: &Facts, leaf: &[u8]) -> Vec<u8> {
         issuer: &facts.issuer,
         key: key_code(facts.key_kind),
         fingerprint: facts.fingerprint,
-        serial: &facts.serial,
     };
     // Nothing in it can fail; if it did, they would be read from the leaf.
     let body = postcard::to_stdvec(&written).unwrap_or_default();
@@ -63,7 +61,6 @@ pub(in crate::store) fn decode(octets: &[u8], leaf: &[u8]) -> Option<Facts> {
         issuer: written.issuer.into(),
         key_kind: key_kind(written.key)?,
         fingerprint: written.fingerprint,
-        serial: written.serial.into(),
     })
 }
 
@@ -112,7 +109,6 @@ mod tests {
             issuer: "C=US, CN=Ü".into(),
             key_kind,
             fingerprint: [7; 32],
-            serial: [0, 255].into(),
         }
     }
 

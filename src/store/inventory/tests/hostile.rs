@@ -80,7 +80,7 @@ async fn an_issuer_that_is_none_is_told_of_with_each_chain() {
 
 #[rstest]
 #[case::empty("x''")]
-#[case::version("CAST(x'02' || substr(facts, 2) AS BLOB)")]
+#[case::version("CAST(x'01' || substr(facts, 2) AS BLOB)")]
 #[case::octet("CAST(substr(facts, 1, 9) || x'ffffff' || substr(facts, 13) AS BLOB)")]
 #[case::short("substr(facts, 1, 20)")]
 #[tokio::test]
