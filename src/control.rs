@@ -201,13 +201,10 @@ impl Control {
         self.watched = watched.into();
         self.origins = origins;
         self.internal.forget_others(&blueprint.domains.iter().map(|spec| spec.name.clone()).collect());
-        self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref())
-            .into_iter()
-            .map(Arc::new)
-            .collect();
+        self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref()).into();
         let served: HashSet<&DomainName> = blueprint.domains.iter().map(|spec| &spec.name).collect();
         // A domain that is the first name of its subject is found by that.
-        let is_by_name = |it: &Subject, name: &DomainName| it.names.first() == Some(name) && served.contains(name);
+        let is_by_name = |it: &Subject, name: &DomainName| it.name == *name && served.contains(name);
         let of = |it: &Arc<Subject>| it.required().filter(|name| !is_by_name(it, name)).cloned().collect::<Vec<_>>();
         self.subject_of =
             self.subjects.iter().flat_map(|it| of(it).into_iter().map(|name| (name, Arc::clone(it)))).collect();
@@ -450,7 +447,7 @@ impl Control {
     /// there are none, so that a user's own certificate wins at once, however old it is.
     fn ranks(&self, spec: &SiteSpec) -> Ranks {
         let mut own: Vec<_> = spec.certificates.iter().filter_map(|pair| self.good.get(pair)).cloned().collect();
-        let subject = self.subject_of.get(&spec.name).and_then(|subject| subject.names.first()).unwrap_or(&spec.name);
+        let subject = self.subject_of.get(&spec.name).map_or(&spec.name, |subject| &subject.name);
         let ordered = |role| {
             let of_role = move |kept: &&Arc<Kept>| kept.role == role && kept.belongs_to(spec.tenant.as_ref());
             self.kept.of(subject).iter().filter(of_role).map(|kept| Arc::clone(&kept.certificate))

@@ -69,7 +69,8 @@ impl Harvest {
         let look = |(slot, account): (&Slot, &Account)| {
             let was_held = at.is_some_and(|at| account.usage.is_held(at.now));
             let is_known = account.usage.is_held(now.now);
-            let is_held = self.served.plan(*slot).is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
+            let is_held =
+                self.served.plan(*slot).is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
             (was_held || is_known || is_held).then_some((*slot, was_held, is_known))
         };
         self.accounts.iter().map(|(slot, account)| (slot, &**account)).filter_map(look).collect()
