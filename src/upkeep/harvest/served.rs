@@ -22,17 +22,17 @@ impl Served {
         let is_gone = |site: &&Arc<Site>| snapshot.named(&site.name).is_none();
         let gone: Vec<_> = before.sites_unlike(snapshot).filter(is_gone).cloned().collect();
         for site in &gone {
-            if let Some(place) = self.by_slot.get_mut(index(site.slot)) {
+            if let Some(place) = self.by_slot.get_mut(site.slot.index()) {
                 *place = None;
             }
         }
         let new: Vec<_> = snapshot.sites_unlike(&before).cloned().collect();
-        let slots = new.iter().map(|site| index(site.slot) + 1).max().unwrap_or_default();
+        let slots = new.iter().map(|site| site.slot.index() + 1).max().unwrap_or_default();
         if slots > self.by_slot.len() {
             self.by_slot.resize(slots, None);
         }
         for site in &new {
-            if let Some(place) = self.by_slot.get_mut(index(site.slot)) {
+            if let Some(place) = self.by_slot.get_mut(site.slot.index()) {
                 *place = Some(Arc::clone(site));
             }
         }
@@ -41,7 +41,7 @@ impl Served {
 
     /// The site of a slot.
     pub(super) fn get(&self, slot: Slot) -> Option<&Arc<Site>> {
-        self.by_slot.get(index(slot))?.as_ref()
+        self.by_slot.get(slot.index())?.as_ref()
     }
 
     /// What the site of a slot is held to.
@@ -58,8 +58,4 @@ impl Served {
     pub(super) fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
         self.by_slot.iter().flatten()
     }
-}
-
-fn index(slot: Slot) -> usize {
-    usize::try_from(slot.0).unwrap_or(usize::MAX)
 }
