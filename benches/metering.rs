@@ -37,7 +37,7 @@ struct Field {
 }
 
 impl Field {
-    fn new(snapshot: &Snapshot) -> Self {
+    fn new(snapshot: &Arc<Snapshot>) -> Self {
         let mut field = Self { harvest: Harvest::new(Arc::new(Alerts::default())), secs: NOON, mono: Instant::now() };
         field.harvest.follow(snapshot, &TimeZone::UTC, field.now());
         field

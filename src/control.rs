@@ -202,13 +202,10 @@ impl Control {
         self.good.extend(good);
         self.watched = watched.into();
         self.origins = origins;
-        self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref())
-            .into_iter()
-            .map(Arc::new)
-            .collect();
+        self.subjects = subjects(&blueprint.domains, &blueprint.groups, blueprint.acme.as_deref()).into();
         // A domain that is the first name of its subject is found by that; the first of a group may be no domain.
         let grouped: HashSet<&DomainName> = blueprint.groups.iter().flat_map(|group| &group.names).collect();
-        let is_by_name = |it: &Subject, name: &DomainName| it.names.first() == Some(name) && !grouped.contains(name);
+        let is_by_name = |it: &Subject, name: &DomainName| it.name == *name && !grouped.contains(name);
         let of = |it: &Arc<Subject>| it.required().filter(|name| !is_by_name(it, name)).cloned().collect::<Vec<_>>();
         self.subject_of =
             self.subjects.iter().flat_map(|it| of(it).into_iter().map(|name| (name, Arc::clone(it)))).collect();

@@ -39,6 +39,13 @@ impl Bucket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
+impl Slot {
+    /// Its place in a table by slot.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The classes that answers are counted by: `1xx` to `5xx`.
 pub const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -140,7 +147,7 @@ impl WorkerMeter {
         let mut tallies = std::mem::take(turned);
         tallies.reserve(touched.len());
         for slot in touched.drain(..) {
-            if let Some(cell) = cells.get_mut(slot.0 as usize) {
+            if let Some(cell) = cells.get_mut(slot.index()) {
                 tallies.push(std::mem::replace(cell, Tally::empty(slot, cell.bucket, cell.pass)));
             }
         }
@@ -152,7 +159,7 @@ impl WorkerMeter {
 impl Table {
     /// The cell about to be counted into, and where its old bucket goes should it turn.
     fn cell(&mut self, slot: Slot) -> Option<(&mut Tally, &mut Vec<Tally>)> {
-        let index = slot.0 as usize;
+        let index = slot.index();
         if index >= self.cells.len() {
             let fresh = |i| Tally::empty(Slot(i as u32), Bucket(i64::MIN), 0);
             self.cells.extend((self.cells.len()..=index).map(fresh));

@@ -44,7 +44,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let Some(looked_up) = &facts.caa else { return Vec::new() };
     let name = issued_name(facts).as_str();
     // Who has files does not need an authority today.
-    let is_needed = facts.serving.subject.as_ref().is_some_and(|subject| !subject.is_manual);
+    let is_needed = facts.serving.subject.as_ref().is_some_and(|subject| !subject.terms.is_manual);
     let found = match looked_up {
         Err(no) => vec![Finding::wrong(What::Caa, no.words.clone(), no_answer(no.why, name))],
         Ok(None) => vec![Finding::ok(What::Caa, format!("{name} has no CAA records: any authority may issue"))],
@@ -80,7 +80,7 @@ fn judge(facts: &Facts, records: &CaaRecords) -> Vec<Finding> {
         some => format!("the CAA records of {found_at} allow {} alone to issue", some.join(", ")),
     };
     let authorities = match (&facts.serving.subject, &facts.serving.acme) {
-        (Some(subject), Some(acme)) => authorities_for(acme, subject, subject.is_manual, None, 0),
+        (Some(subject), Some(acme)) => authorities_for(acme, subject, subject.terms.is_manual, None, 0),
         _ => return vec![Finding::note(What::Caa, said)],
     };
     let verdicts: Vec<_> = authorities.iter().map(|it| (it, may_issue(facts, it, &allowed))).collect();

@@ -47,7 +47,7 @@ pub struct Serving {
     /// Who issues.
     pub acme: Option<Arc<Acme>>,
     /// What is ordered for it, if anything is.
-    pub subject: Option<Subject>,
+    pub subject: Option<Arc<Subject>>,
     /// Accounts with authorities.
     pub authorities: Vec<Authority>,
     /// Whether `[listen] http` has anything.

@@ -72,10 +72,10 @@ pub(super) fn issued(facts: &Facts) -> Vec<Finding> {
         Some(Err(error)) => Finding::wrong(What::Issuance, error.to_string(), way_out(&error)).only_if(!has_files),
         Some(Ok(challenge)) => {
             let names = facts.serving.acme.as_ref().map(|acme| {
-                let authorities = authorities_for(acme, subject, subject.is_manual, None, 0);
+                let authorities = authorities_for(acme, subject, subject.terms.is_manual, None, 0);
                 authorities.iter().map(|authority| authority.name.clone()).collect::<Vec<_>>().join(", then ")
             });
-            let what = if subject.is_manual { "a standby" } else { "its certificate" };
+            let what = if subject.terms.is_manual { "a standby" } else { "its certificate" };
             let from = names.unwrap_or_default();
             Finding::ok(What::Issuance, format!("{what} is ordered from {from}, and {name} proved by {challenge}"))
         }

@@ -7,7 +7,7 @@ use super::acme::{Issuing, misfit};
 use super::diagnostic::Wrong;
 use super::domain::Domains;
 use super::problems::Problems;
-use crate::issuance::subject::{Subject, authorities_for};
+use crate::issuance::subject::{Subject, Terms, authorities_for};
 use crate::issuance::{Acme, CertificateSpec, DomainAcme, Method};
 use crate::name::{DomainName, Kind};
 use crate::site::SiteSpec;
@@ -96,8 +96,8 @@ fn note_unprovable(domains: &Domains, problems: &mut Problems) {
 /// Names that nobody on the Internet issues for: without this, nobody would ever say why there is no certificate.
 fn note_unissuable(domains: &Domains, acme: &Acme, problems: &mut Problems) {
     let is_unissuable = |site: &SiteSpec, method: &Method| {
-        let (names, method) = (vec![site.name.clone()], Arc::new(method.clone()));
-        let subject = Subject { names, optional: Vec::new(), tenant: None, method, is_manual: false };
+        let terms = Terms { tenant: None, method: Arc::new(method.clone()), is_manual: false };
+        let subject = Subject::new(site.name.clone(), Arc::new(terms));
         authorities_for(acme, &subject, false, None, 0).is_empty()
     };
     let names: Vec<&DomainName> =

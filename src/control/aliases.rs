@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::kept::{Kept, KeptCertificates};
 use crate::certificate::{Certificate, CertificateSet, CommonRanks, LastResort, Ranks};
 use crate::clock::UnixTime;
-use crate::issuance::subject::Subject;
+use crate::issuance::subject::{Subject, Terms};
 use crate::issuance::{Acme, Challenge, DomainAcme, Method, OnDemand};
 use crate::name::{DomainName, Kind};
 use crate::on_demand::is_allowed;
@@ -32,7 +32,7 @@ pub(super) struct Aliases {
 pub(super) struct Host {
     pub(super) on_demand: Arc<OnDemand>,
     pub(super) spec: Arc<SiteSpec>,
-    method: Arc<Method>,
+    terms: Arc<Terms>,
     /// What stands behind the certificates of a name: nothing, as `[fallback]` is not for others' names.
     nothing: Arc<CommonRanks>,
 }
@@ -58,20 +58,15 @@ impl Host {
         };
         // The zones of others are not ours to write to; that a handshake came shows that ports can be reached.
         let challenge = method.challenge.filter(|challenge| *challenge != Challenge::Dns01);
-        let method = Method { challenge, dns: None, ..method.clone() };
+        let method = Arc::new(Method { challenge, dns: None, ..method.clone() });
+        let terms = Arc::new(Terms { tenant: spec.tenant.clone(), method, is_manual: false });
         let nothing = Arc::new(CommonRanks { configured: None, last_resort: Arc::new(Nobody) });
-        Some(Self { on_demand: Arc::new(on_demand.clone()), spec: Arc::clone(spec), method: Arc::new(method), nothing })
+        Some(Self { on_demand: Arc::new(on_demand.clone()), spec: Arc::clone(spec), terms, nothing })
     }
 
     /// What is ordered for a name.
     pub(super) fn subject(&self, name: &DomainName) -> Subject {
-        Subject {
-            names: vec![name.clone()],
-            optional: Vec::new(),
-            tenant: self.spec.tenant.clone(),
-            method: Arc::clone(&self.method),
-            is_manual: false,
-        }
+        Subject::new(name.clone(), Arc::clone(&self.terms))
     }
 
     /// Whether a certificate of the inventory makes its name one of ours.

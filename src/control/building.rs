@@ -129,7 +129,7 @@ impl Control {
     /// there are none, so that a user's own certificate wins at once, however old it is.
     fn ranks(&self, spec: &SiteSpec) -> Ranks {
         let mut own: Vec<_> = spec.certificates.iter().filter_map(|pair| self.good.get(pair)).cloned().collect();
-        let subject = self.subject_of.get(&spec.name).and_then(|subject| subject.names.first()).unwrap_or(&spec.name);
+        let subject = self.subject_of.get(&spec.name).map_or(&spec.name, |subject| &subject.name);
         let ordered = |role| {
             let of_role = move |kept: &&Arc<Kept>| kept.role == role && kept.belongs_to(spec.tenant.as_ref());
             self.kept.of(subject).iter().filter(of_role).map(|kept| Arc::clone(&kept.certificate))

@@ -4,7 +4,9 @@ mod account;
 mod clocks;
 mod keeping;
 mod resume;
+mod served;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +20,14 @@ use crate::alert::{Alert, AlertKind};
 use crate::clock::{Clock, Reading, UnixTime};
 use crate::meter::{Bucket, Shipment, Slot};
 use crate::plan::Standing;
+use crate::site::Site;
 use crate::snapshot::Snapshot;
 use crate::usage::{AskFigures, Calendar, Figures, qps};
 use account::Account;
 use clocks::{Evenness, LaggingClock};
 use keeping::Waiting;
 pub use keeping::{Errand, Past, Status};
+use served::Served;
 
 /// How often closed buckets are looked for: verdicts are out within a second of the close.
 const STEP: Duration = Duration::from_millis(200);
@@ -53,12 +57,14 @@ pub struct Incoming {
     pub workers: Vec<ShipNow>,
 }
 
-/// All accounts. A name keeps its account when it is no longer served, and finds it when it comes back.
+/// All accounts. A name has one from its first count on, keeps it when it is no longer served, and finds it when it
+/// comes back.
 #[derive(Debug)]
 pub struct Harvest {
+    served: Served,
     /// By slot. Names that the store knew and nobody serves have slots of their own, from the highest down.
     accounts: BTreeMap<Slot, Box<Account>>,
-    /// Where those names are.
+    /// Where the names are that nobody serves.
     dormant: HashMap<Arc<str>, Slot>,
     next_dormant: Slot,
     /// Those with counts that wait for their bucket to close.
@@ -85,6 +91,7 @@ impl Harvest {
     /// No accounts yet; days are UTC's until the first snapshot says otherwise.
     pub fn new(alerts: Arc<Alerts>) -> Self {
         Self {
+            served: Served::default(),
             accounts: BTreeMap::new(),
             dormant: HashMap::new(),
             next_dormant: Slot(u32::MAX),
@@ -105,7 +112,7 @@ impl Harvest {
     /// Takes in what a worker counted. Nothing of it is lost: what belongs to a name not known yet waits for it.
     pub fn take(&mut self, shipment: Shipment) {
         for tally in shipment.tallies {
-            let Some(account) = self.accounts.get_mut(&tally.slot) else {
+            let Some(account) = account_of(&mut self.accounts, &self.served, tally.slot) else {
                 self.early.tallies.push(tally);
                 continue;
             };
@@ -117,7 +124,7 @@ impl Harvest {
             }
         }
         for (slot, fault, n) in shipment.origin_faults {
-            match self.accounts.get_mut(&slot) {
+            match account_of(&mut self.accounts, &self.served, slot) {
                 Some(account) => *account.origin_faults.entry(fault).or_default() += u64::from(n),
                 None => self.early.origin_faults.push((slot, fault, n)),
             }
@@ -125,15 +132,13 @@ impl Harvest {
     }
 
     /// Follows a snapshot: names come and go, plans change and are judged at once.
-    pub fn follow(&mut self, snapshot: &Snapshot, zone: &TimeZone, now: Reading) {
-        for account in self.accounts.values_mut() {
-            account.served = None;
+    pub fn follow(&mut self, snapshot: &Arc<Snapshot>, zone: &TimeZone, now: Reading) {
+        let (new, gone) = self.served.follow(snapshot);
+        for site in gone {
+            self.put_to_sleep(&site);
         }
-        for site in snapshot.sites() {
-            let name = &site.spec.name;
-            self.wake(name.as_str(), site.slot);
-            let account = self.accounts.entry(site.slot).or_insert_with(|| Box::new(Account::new(name.shared())));
-            account.served = Some((Arc::clone(&site.throttle), site.spec.terms.plan.clone()));
+        for site in new {
+            self.wake(site.spec.name.as_str(), site.slot);
         }
         let early = std::mem::take(&mut self.early);
         self.take(early);
@@ -175,7 +180,7 @@ impl Harvest {
         for slot in self.open.clone() {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             let waiting = account.usage.closed_count();
-            let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_deref());
+            let plan = self.served.plan(slot);
             let exceeded = account.usage.close(lagging, plan, &mut self.calendar);
             if !account.usage.is_open() {
                 self.open.remove(&slot);
@@ -185,7 +190,7 @@ impl Harvest {
             }
             self.waiting.closed(slot, account, waiting, by);
             for bucket in &exceeded {
-                self.alerts.raise(&account.alert_of(bucket));
+                self.alerts.raise(&account.alert_of(bucket, plan));
             }
             self.judge(slot, now, exceeded.iter().any(|bucket| bucket.standing == Standing::Excessive));
         }
@@ -202,10 +207,11 @@ impl Harvest {
     /// Takes or lifts a name's verdict. `told`: its reason was raised as an alert already.
     fn judge(&mut self, slot: Slot, now: Reading, told: bool) {
         let Some(account) = self.accounts.get_mut(&slot) else { return };
-        let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_deref());
+        let throttle = self.served.get(slot).map(|site| &site.throttle);
+        let plan = self.served.plan(slot);
         let held = plan.and_then(|plan| Some((plan, account.usage.throttled_until(now.now, plan)?)));
-        let change = match (held, &account.served) {
-            (Some((plan, until)), Some((throttle, _))) => {
+        let change = match (held, throttle) {
+            (Some((plan, until)), Some(throttle)) => {
                 let was_engaged = throttle.is_engaged();
                 throttle.engage(plan);
                 self.engaged.insert(slot);
@@ -217,8 +223,8 @@ impl Harvest {
                 }
                 change
             }
-            (_, served) => {
-                let lifted = served.as_ref().is_some_and(|(throttle, _)| {
+            (_, throttle) => {
+                let lifted = throttle.is_some_and(|throttle| {
                     let was_engaged = throttle.is_engaged();
                     if was_engaged {
                         throttle.lift();
@@ -245,21 +251,23 @@ impl Harvest {
         for (domain, kind, times) in self.alerts.counts() {
             alerts.entry(domain).or_default().push((kind, times));
         }
-        let figures = |account: &Account| {
-            let (throttle, plan) = account.served.as_ref()?;
-            Some(Figures {
-                domain: Arc::clone(&account.name),
+        let idle = Account::default();
+        let figures = |site: &Arc<Site>| {
+            let account = self.accounts.get(&site.slot).map_or(&idle, |account| account);
+            let domain = site.spec.name.shared();
+            Figures {
                 answered: account.answered,
                 throttled_requests: account.throttled,
                 qps: qps(account.usage.last_closed_count(closed_by)),
                 peak_qps: account.usage.peak(today).map_or(0.0, |peak| peak.qps()),
-                limit_qps: plan.as_ref().map(|plan| plan.max_qps),
-                is_throttled: throttle.is_engaged(),
+                limit_qps: self.served.plan(site.slot).map(|plan| plan.max_qps),
+                is_throttled: site.throttle.is_engaged(),
                 origin_faults: account.origin_faults.iter().map(|(fault, n)| (*fault, *n)).collect(),
-                alerts: alerts.get(&account.name).cloned().unwrap_or_default(),
-            })
+                alerts: alerts.get(&domain).cloned().unwrap_or_default(),
+                domain,
+            }
         };
-        self.accounts.values().map(|account| &**account).filter_map(figures).collect()
+        self.served.sites().map(figures).collect()
     }
 
     /// Runs until nobody can publish any more.
@@ -314,6 +322,18 @@ impl Harvest {
             self.take(shipment);
         }
     }
+}
+
+/// The account of a slot; a site that is served and has none yet gets it. `None`: nothing is known of the slot yet.
+fn account_of<'a>(
+    accounts: &'a mut BTreeMap<Slot, Box<Account>>,
+    served: &Served,
+    slot: Slot,
+) -> Option<&'a mut Account> {
+    Some(match accounts.entry(slot) {
+        Entry::Occupied(account) => account.into_mut(),
+        Entry::Vacant(place) => place.insert(Box::new(Account::new(served.get(slot)?.spec.name.shared()))),
+    })
 }
 
 #[cfg(test)]

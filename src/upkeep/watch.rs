@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::alerts::Alerts;
 use crate::alert::{Alert, AlertKind};
-use crate::certificate::{Source, key_changes};
+use crate::certificate::{Source, Standing, key_changes};
 use crate::clock::UnixTime;
 use crate::meter::Slot;
 use crate::site::Site;
@@ -19,8 +19,10 @@ use crate::snapshot::Snapshot;
 /// What served each domain when it was last looked at, and when to look again.
 #[derive(Debug)]
 pub struct Watch {
-    /// One for each name ever served, as slots are.
-    watched: HashMap<Slot, Watched>,
+    /// By slot: one for each name ever served.
+    watched: Vec<Watched>,
+    /// What served each name when it was last looked at, if that was not its own.
+    not_own: HashMap<Slot, Source>,
     /// By the time at which the clock alone changes something.
     due: BTreeSet<(UnixTime, Slot)>,
     /// When it was last looked.
@@ -32,11 +34,10 @@ pub struct Watch {
     key_changes: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 struct Watched {
     /// The site as of the last snapshot; gone if that had none of this name.
     site: Weak<Site>,
-    serving: Source,
     /// Its place in [`Watch::due`].
     due: Option<UnixTime>,
 }
@@ -50,7 +51,8 @@ impl Default for Watch {
 impl Watch {
     fn new(read_key_changes: fn() -> u64) -> Self {
         Self {
-            watched: HashMap::new(),
+            watched: Vec::new(),
+            not_own: HashMap::new(),
             due: BTreeSet::new(),
             looked_at: UnixTime::from_ms(i64::MIN),
             snapshot: Arc::default(),
@@ -70,19 +72,24 @@ impl Watch {
         for site in before.sites_unlike(snapshot).filter(|site| snapshot.named(&site.spec.name).is_none()) {
             self.forget(site.slot);
         }
-        let mut looked = 0;
+        let (mut looked, mut next) = (0, Vec::new());
         let nothing = Snapshot::default();
-        for site in snapshot.sites_unlike(if all { &nothing } else { &before }) {
-            let known = self.watched.get(&site.slot);
-            if all || known.is_none_or(|it| !std::ptr::eq(it.site.as_ptr(), Arc::as_ptr(site))) {
-                self.look(site, now, alerts);
+        let before = if all { &nothing } else { &*before };
+        let slots = snapshot.sites_unlike(before).map(|site| site.slot.index() + 1).max().unwrap_or_default();
+        self.watched.resize(slots.max(self.watched.len()), Watched::default());
+        for site in snapshot.sites_unlike(before) {
+            let known = self.watched.get(site.slot.index());
+            if all || known.is_some_and(|it| !std::ptr::eq(it.site.as_ptr(), Arc::as_ptr(site))) {
+                next.extend(self.look(site, now, alerts));
                 looked += 1;
             }
         }
+        self.put(next);
         while let Some((at, slot)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
-            match self.watched.get(&slot).and_then(|it| it.site.upgrade()) {
+            match self.watched.get(slot.index()).and_then(|it| it.site.upgrade()) {
                 Some(site) => {
-                    self.look(&site, now, alerts);
+                    let next = self.look(&site, now, alerts);
+                    self.due.extend(next);
                     looked += 1;
                 }
                 None => _ = self.due.remove(&(at, slot)),
@@ -93,7 +100,7 @@ impl Watch {
 
     /// A name that is not served any more is not looked at; what served it last is kept, for when it is again.
     fn forget(&mut self, slot: Slot) {
-        if let Some(watched) = self.watched.get_mut(&slot) {
+        if let Some(watched) = self.watched.get_mut(slot.index()) {
             watched.site = Weak::new();
             if let Some(due) = watched.due.take() {
                 self.due.remove(&(due, slot));
@@ -101,27 +108,40 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, site: &Arc<Site>, now: UnixTime, alerts: &Alerts) {
-        let name = &site.spec.name;
-        let standing = site.certificates.standing(name, now);
+    /// A set that is made at once is half the size of one that grows.
+    fn put(&mut self, next: Vec<(UnixTime, Slot)>) {
+        match self.due.is_empty() {
+            true => self.due = next.into_iter().collect(),
+            false => self.due.extend(next),
+        }
+    }
+
+    /// Looks at a site, and tells what has changed. Gives back its next place in [`Watch::due`].
+    fn look(&mut self, site: &Arc<Site>, now: UnixTime, alerts: &Alerts) -> Option<(UnixTime, Slot)> {
+        let standing = site.certificates.standing(&site.spec.name, now);
         let next = site.certificates.next_change(now);
-        // A domain that is new has lost nothing yet, but a fallback from the first second is still told.
-        let watched = self.watched.entry(site.slot).or_insert_with(|| Watched {
-            site: Weak::new(),
-            serving: Source::Own,
-            due: None,
-        });
-        let before = std::mem::replace(&mut watched.serving, standing.source);
-        watched.site = Arc::downgrade(site);
-        if let Some(due) = std::mem::replace(&mut watched.due, next) {
+        let watched = Watched { site: Arc::downgrade(site), due: next };
+        let before = self.watched.get_mut(site.slot.index()).map(|place| std::mem::replace(place, watched));
+        if let Some(due) = before.and_then(|it| it.due) {
             self.due.remove(&(due, site.slot));
         }
-        self.due.extend(next.map(|at| (at, site.slot)));
+        self.tell(site, standing, now, alerts);
+        next.map(|at| (at, site.slot))
+    }
 
+    /// Tells if another certificate serves than before.
+    fn tell(&mut self, site: &Site, standing: Standing, now: UnixTime, alerts: &Alerts) {
+        // A domain that is new has lost nothing yet, but a fallback from the first second is still told.
+        let before = match standing.source {
+            Source::Own => self.not_own.remove(&site.slot),
+            other => self.not_own.insert(site.slot, other),
+        };
+        let before = before.unwrap_or(Source::Own);
         if standing.source == before {
             return;
         }
-        let raise = |kind, detail: String| alerts.raise(&Alert { kind, domain: name.shared(), at: now, detail });
+        let raise =
+            |kind, detail: String| alerts.raise(&Alert { kind, domain: site.spec.name.shared(), at: now, detail });
         if before == Source::Own
             && let Some(own) = standing.own_not_after
             && own.secs() < now.secs()

@@ -55,8 +55,7 @@ pub(super) struct Gathered {
 impl Wanted {
     fn of(config: &Config) -> Self {
         let groups: Vec<_> = config.groups.iter().cloned().map(Arc::new).collect();
-        let subjects: Vec<_> =
-            subjects(&config.domains, &groups, config.acme.as_ref()).into_iter().map(Arc::new).collect();
+        let subjects = subjects(&config.domains, &groups, config.acme.as_ref());
         let of_names = |it: &Arc<Subject>| it.required().map(|name| (name.clone(), Arc::clone(it))).collect::<Vec<_>>();
         let subject_of = subjects.iter().flat_map(of_names).collect();
         Self { domains: config.domains.clone(), subjects, subject_of }
@@ -164,11 +163,8 @@ fn to_be(
     attempts: Vec<Attempts>,
     now: UnixTime,
 ) -> Vec<Entry> {
-    let subjects: BTreeMap<&DomainName, &Arc<Subject>> = wanted
-        .iter()
-        .flat_map(|wanted| &wanted.subjects)
-        .filter_map(|subject| Some((subject.names.first()?, subject)))
-        .collect();
+    let subjects: BTreeMap<&DomainName, &Arc<Subject>> =
+        wanted.iter().flat_map(|wanted| &wanted.subjects).map(|subject| (&subject.name, subject)).collect();
     let mut attempts: BTreeMap<_, _> = attempts.into_iter().map(|it| ((it.subject.clone(), it.role), it)).collect();
     let mut entries = Vec::new();
     let mut told = BTreeSet::new();
@@ -204,7 +200,7 @@ fn to_be(
         .map(|entry| entry.name.as_str())
         .collect();
     for (name, subject) in subjects {
-        let is_served = subject.is_manual || usable.contains(name.as_str());
+        let is_served = subject.terms.is_manual || usable.contains(name.as_str());
         if !is_served && !told.contains(&(name.clone(), Role::Own)) {
             entries.push(Entry::to_be(name, Role::Own, State::Waiting, Some(subject)));
         }
@@ -215,7 +211,7 @@ fn to_be(
 /// When what is renewed by itself is.
 fn plan_renewals(entries: &mut [Entry], wanted: &Wanted) {
     let subjects: HashMap<&str, &Arc<Subject>> =
-        wanted.subjects.iter().filter_map(|subject| Some((subject.names.first()?.as_str(), subject))).collect();
+        wanted.subjects.iter().map(|subject| (subject.name.as_str(), subject)).collect();
     let failed: HashMap<(String, For), UnixTime> = entries
         .iter()
         .filter_map(|entry| Some(((entry.name.clone(), entry.role), entry.attempts.as_ref()?.next_at)))
@@ -227,12 +223,12 @@ fn plan_renewals(entries: &mut [Entry], wanted: &Wanted) {
             continue;
         };
         let is_renewed = match role {
-            Role::Own => !subject.is_manual,
-            Role::Standby => subject.method.standby,
+            Role::Own => !subject.terms.is_manual,
+            Role::Standby => subject.terms.method.standby,
         };
-        let (true, None, Some(first)) = (is_renewed, held.revoked_at, subject.names.first()) else { continue };
+        let (true, None) = (is_renewed, held.revoked_at) else { continue };
         let validity = (held.facts.not_before, held.facts.not_after);
-        let due = renewal_at(first, role, validity, held.ari.and_then(|ari| ari.window));
+        let due = renewal_at(&subject.name, role, validity, held.ari.and_then(|ari| ari.window));
         let next_attempt = failed.get(&(entry.name.clone(), entry.role)).copied();
         entry.renew_at = Some(next_attempt.map_or(due, |next| next.max(due)));
     }
@@ -269,7 +265,7 @@ fn rank(entry: &Entry, spec: &SiteSpec, wanted: &Wanted) -> Option<u8> {
     if files.is_some_and(|files| spec.certificates.contains(files)) {
         return Some(0);
     }
-    let subject = wanted.subject_of(&spec.name).and_then(|subject| subject.names.first()).unwrap_or(&spec.name);
+    let subject = wanted.subject_of(&spec.name).map_or(&spec.name, |subject| &subject.name);
     let is_its = entry.id.is_some() && entry.name == subject.as_str();
     Some(match entry.role {
         For::Domain(Role::Own) if is_its && entry.is_newest && spec.certificates.is_empty() => 0,

@@ -62,7 +62,7 @@ impl OrderCommand {
         let gathered = self.waiting.place.gather().await.ok();
         let configured = gathered.as_ref().and_then(|gathered| configured_for(gathered, &names));
         let is_known = gathered.is_some_and(|gathered| gathered.wanted.is_some());
-        let wanted = match configured.as_ref().and_then(|subject| subject.names.first()) {
+        let wanted = match configured.as_ref().map(|subject| &subject.name) {
             Some(first) => vec![first.clone()],
             None => names.clone(),
         };
@@ -83,7 +83,7 @@ impl OrderCommand {
 fn configured_for(gathered: &Gathered, names: &[DomainName]) -> Option<Subject> {
     let subject = gathered.wanted.as_ref()?.subject_of(names.first()?)?;
     let is_whole = subject.required().all(|name| names.contains(name));
-    let is_it = !subject.is_manual && is_whole && names.iter().all(|name| subject.names.contains(name));
+    let is_it = !subject.terms.is_manual && is_whole && names.iter().all(|name| subject.names().any(|it| it == name));
     is_it.then(|| Subject::clone(subject))
 }
 
@@ -117,7 +117,7 @@ impl Gathered {
         }
         let first = DomainName::parse(&entry.name).map_err(|error| Failure::Work(error.to_string()))?;
         let is_configured = self.wanted.as_ref().is_some_and(|wanted| {
-            wanted.subjects.iter().any(|subject| subject.names.first() == Some(&first) && !subject.is_manual)
+            wanted.subjects.iter().any(|subject| subject.name == first && !subject.terms.is_manual)
         });
         if is_configured {
             return Ok(vec![first]);

@@ -72,7 +72,7 @@ impl Gathered {
             return Ok(all().filter(|(_, entry)| entry.id.is_some_and(|it| it.0 == id)).map(|(at, _)| at).collect());
         }
         let name = DomainName::parse(what).map_err(|error| Failure::Usage(error.to_string()))?;
-        let subject = self.wanted.as_ref().and_then(|wanted| wanted.subject_of(&name)?.names.first());
+        let subject = self.wanted.as_ref().and_then(|wanted| wanted.subject_of(&name)).map(|it| &it.name);
         let is_meant = |entry: &Entry| {
             entry.is_newest && (entry.name == name.as_str() || subject.is_some_and(|it| entry.name == it.as_str()))
         };

@@ -116,7 +116,7 @@ pub(super) async fn hold(config: &Config, serving: &mut Serving, now: UnixTime) 
         let is_it = |it: &&Arc<Certificate>| Some(it.not_after()) == standing.not_after && it.is_valid_at(now);
         let issuer = known.iter().find(is_it).map(|it| it.issuer().to_owned());
         let guaranteed_until = site.certificates.guaranteed_until(&spec.name, now);
-        let subject = serving.subject.as_ref().and_then(|subject| subject.names.first());
+        let subject = serving.subject.as_ref().map(|subject| &subject.name);
         let mine = |attempts: &&Attempts| Some(&attempts.subject) == subject;
         Certificates {
             standing,

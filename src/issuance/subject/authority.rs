@@ -91,12 +91,12 @@ pub fn authorities_for(
     failures: u32,
 ) -> Vec<Arc<Authority>> {
     let by_name = |name: &String| acme.authorities.iter().find(|it| it.name == *name);
-    let named: Vec<_> = match &subject.method.authorities {
+    let named: Vec<_> = match &subject.terms.method.authorities {
         Some(names) => names.iter().filter_map(by_name).collect(),
         None => acme.authorities.iter().collect(),
     };
     let serves = |it: &&Arc<Authority>| {
-        let has_profile = it.profile.is_some() || subject.method.profile.is_some();
+        let has_profile = it.profile.is_some() || subject.terms.method.profile.is_some();
         (is_standby || !it.is_standby_only) && subject.required().all(|name| can_issue_under(it, has_profile, name))
     };
     let mut authorities: Vec<_> = named.into_iter().filter(serves).cloned().collect();

@@ -45,10 +45,10 @@ pub fn challenges_for(
         Challenge::TlsAlpn01 => has_https_listener,
         Challenge::Dns01 => true,
     };
-    let has_dns = subject.method.dns.is_some();
+    let has_dns = subject.terms.method.dns.is_some();
     let one = |name: &DomainName| {
         let is_address = matches!(name.kind(), Kind::Ip(_));
-        let challenge = match subject.method.challenge {
+        let challenge = match subject.terms.method.challenge {
             _ if name.kind() == Kind::Wildcard => Challenge::Dns01,
             Some(challenge) => challenge,
             None if has_dns && !is_address => Challenge::Dns01,

@@ -1,4 +1,4 @@
-//! One name's account: what it is held to, has used and has answered.
+//! One name's account: what it has used and has answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,16 +8,13 @@ use crate::meter::Tally;
 use crate::plan::{Plan, Standing};
 use crate::refusal::OriginFault;
 use crate::store::Fold;
-use crate::throttle::Throttle;
 use crate::usage::{Exceeded, Usage, qps};
 
-/// What a name is held to and has used.
-#[derive(Debug)]
+/// What a name has used. One that has never had a request has none.
+#[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) name: Arc<str>,
     pub(super) usage: Usage,
-    /// What holds the name to its plan, and the plan; `None` while the name is not served.
-    pub(super) served: Option<(Arc<Throttle>, Option<Arc<Plan>>)>,
     pub(super) answered: [u64; 5],
     pub(super) throttled: u64,
     pub(super) origin_faults: BTreeMap<OriginFault, u64>,
@@ -29,21 +26,7 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn new(name: Arc<str>) -> Self {
-        Self {
-            name,
-            usage: Usage::default(),
-            served: None,
-            answered: [0; 5],
-            throttled: 0,
-            origin_faults: BTreeMap::new(),
-            unsaved: None,
-            is_unjournaled: false,
-        }
-    }
-
-    /// What it is held to while it is served.
-    pub(super) fn plan(&self) -> Option<&Plan> {
-        self.served.as_ref()?.1.as_deref()
+        Self { name, ..Self::default() }
     }
 
     /// Takes in what a worker counted for it.
@@ -61,8 +44,9 @@ impl Account {
         Fold { name: Arc::clone(&self.name), counts: self.usage.take_closed(), state: self.usage.save() }
     }
 
-    pub(super) fn alert_of(&self, exceeded: &Exceeded) -> Alert {
-        let limit = self.plan().map_or_else(String::new, |p| format!(" over the {} QPS of plan {}", p.max_qps, p.name));
+    /// What is told of a bucket that was over `plan`.
+    pub(super) fn alert_of(&self, exceeded: &Exceeded, plan: Option<&Plan>) -> Alert {
+        let limit = plan.map_or_else(String::new, |p| format!(" over the {} QPS of plan {}", p.max_qps, p.name));
         let kind = if exceeded.standing == Standing::Excessive { AlertKind::QpsThrottled } else { AlertKind::QpsOver };
         let detail = format!("{:.1} QPS at {}{limit}", qps(exceeded.count), exceeded.bucket.start());
         Alert { kind, domain: Arc::clone(&self.name), at: exceeded.bucket.end(), detail }

@@ -3,28 +3,22 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use foldhash::HashMap;
-
 use super::{Account, Harvest, LIFTED, Past};
 use crate::alert::{Alert, AlertKind};
 use crate::clock::Reading;
 use crate::meter::{Bucket, Slot};
-
-/// Where names are.
-type Slots = HashMap<Arc<str>, Slot>;
+use crate::site::Site;
 
 impl Harvest {
     /// Takes in what was written down before this process began. Verdicts stand again at once, and are not told again;
     /// days that ended meanwhile are there to be sealed.
     pub fn resume(&mut self, past: Past, now: Reading) {
-        let names = self.accounts.iter().map(|(slot, account)| (Arc::clone(&account.name), *slot));
-        let mut slots: Slots = names.collect();
         let is_rezoned = past.zone.is_some_and(|zone| Some(zone.as_str()) != self.calendar.zone().iana_name());
         for (name, mut usage) in past.usages {
             if is_rezoned {
                 usage.rezone(&mut self.calendar, now.now);
             }
-            let slot = self.slot_of(&name, &mut slots);
+            let slot = self.slot_of(&name);
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             account.usage.resume(usage);
             if account.usage.is_open() {
@@ -36,7 +30,7 @@ impl Harvest {
         }
         for entries in past.entries.chunk_by(|a, b| a.name == b.name) {
             let Some(first) = entries.first() else { continue };
-            let slot = self.slot_of(&first.name, &mut slots);
+            let slot = self.slot_of(&first.name);
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             entries.iter().for_each(|entry| account.usage.recall(entry.bucket, entry.pass, entry.count));
             self.open.insert(slot);
@@ -47,11 +41,11 @@ impl Harvest {
         for slot in self.open.clone() {
             let Some(account) = self.accounts.get_mut(&slot) else { continue };
             let waiting = account.usage.closed_count();
-            let plan = account.served.as_ref().and_then(|(_, plan)| plan.as_deref());
+            let plan = self.served.plan(slot);
             for exceeded in account.usage.close(now, plan, &mut self.calendar) {
                 // What had closed by then was told by the process that closed it.
                 if past.at.is_some_and(|at| exceeded.bucket.end() > at.now) {
-                    self.alerts.raise(&account.alert_of(&exceeded));
+                    self.alerts.raise(&account.alert_of(&exceeded, plan));
                     told.insert(slot);
                 }
             }
@@ -75,7 +69,8 @@ impl Harvest {
         let look = |(slot, account): (&Slot, &Account)| {
             let was_held = at.is_some_and(|at| account.usage.is_held(at.now));
             let is_known = account.usage.is_held(now.now);
-            let is_held = account.plan().is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
+            let is_held =
+                self.served.plan(*slot).is_some_and(|plan| account.usage.throttled_until(now.now, plan).is_some());
             (was_held || is_known || is_held).then_some((*slot, was_held, is_known))
         };
         self.accounts.iter().map(|(slot, account)| (slot, &**account)).filter_map(look).collect()
@@ -83,15 +78,25 @@ impl Harvest {
 
     /// A verdict ended while no process was there to tell. It is stored again, so that the next one does not tell it too.
     fn tell_lifted(&mut self, slot: Slot, now: Reading) {
-        let Some(account) = self.accounts.get_mut(&slot).filter(|account| account.served.is_some()) else { return };
+        if self.served.get(slot).is_none() {
+            return;
+        }
+        let Some(account) = self.accounts.get_mut(&slot) else { return };
         self.waiting.save(slot, account);
         let (kind, domain, detail) = (AlertKind::ThrottleLifted, Arc::clone(&account.name), LIFTED.to_owned());
         self.alerts.raise(&Alert { kind, domain, at: now.now, detail });
     }
 
+    /// A name is not served any more. What workers counted for it may still be on its way.
+    pub(super) fn put_to_sleep(&mut self, site: &Site) {
+        let account = || Box::new(Account::new(site.spec.name.shared()));
+        self.accounts.entry(site.slot).or_insert_with(account);
+        self.dormant.insert(site.spec.name.shared(), site.slot);
+    }
+
     /// A name that nobody served is served as `slot` from now on.
     pub(super) fn wake(&mut self, name: &str, slot: Slot) {
-        let Some(from) = self.dormant.remove(name) else { return };
+        let Some(from) = self.dormant.remove(name).filter(|from| *from != slot) else { return };
         let Some(mut account) = self.accounts.remove(&from) else { return };
         self.waiting.rehouse(from, slot, &mut account);
         if self.open.remove(&from) {
@@ -100,15 +105,14 @@ impl Harvest {
         self.accounts.insert(slot, account);
     }
 
-    fn slot_of(&mut self, name: &Arc<str>, slots: &mut Slots) -> Slot {
-        if let Some(slot) = slots.get(name) {
-            return *slot;
-        }
-        self.next_dormant = Slot(self.next_dormant.0.saturating_sub(1));
-        let slot = self.next_dormant;
-        slots.insert(Arc::clone(name), slot);
-        self.dormant.insert(Arc::clone(name), slot);
-        self.accounts.insert(slot, Box::new(Account::new(Arc::clone(name))));
+    /// The slot of a name of which something is known: its account is there.
+    fn slot_of(&mut self, name: &Arc<str>) -> Slot {
+        let slot = self.served.slot_of(name).or_else(|| self.dormant.get(name).copied()).unwrap_or_else(|| {
+            self.next_dormant = Slot(self.next_dormant.0.saturating_sub(1));
+            self.dormant.insert(Arc::clone(name), self.next_dormant);
+            self.next_dormant
+        });
+        self.accounts.entry(slot).or_insert_with(|| Box::new(Account::new(Arc::clone(name))));
         slot
     }
 }

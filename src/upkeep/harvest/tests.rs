@@ -213,3 +213,26 @@ fn what_is_counted_before_the_snapshot_comes_is_not_lost() {
     assert_eq!((figures.qps, figures.answered[1]), (11.1, 111));
     assert_eq!(figures.origin_faults, [(OriginFault::Connect, 2)]);
 }
+
+#[test]
+fn a_name_without_requests_is_shown_and_has_no_account() {
+    let mut field = Field::with(basic());
+    field.publish(&["www.example.com", "idle.example.com"], basic());
+    field.arrive(1).pass_time(10);
+    field.publish(&["www.example.com", "idle.example.com"], Some(Plan::new("pro", 30)));
+    let figures = field.harvest.figures(field.now().now, field.mono);
+    let shown: Vec<_> = figures.iter().map(|of| (&*of.domain, of.answered[1], of.qps, of.limit_qps)).collect();
+    assert_eq!(shown, [("www.example.com", 1, 0.1, Some(30)), ("idle.example.com", 0, 0.0, Some(30))]);
+    assert_eq!(field.harvest.accounts.len(), 1);
+}
+
+#[test]
+fn what_was_counted_of_a_name_that_is_gone_by_now_is_not_lost() {
+    let mut field = Field::with(basic());
+    field.publish(&[], None);
+    field.arrive(111).pass_time(10);
+    assert_eq!(field.harvest.take_changes().len(), 1);
+    field.publish(&["www.example.com"], basic());
+    assert!(field.is_throttled());
+    assert_eq!(field.figures().answered[1], 111);
+}

@@ -9,7 +9,7 @@ use super::order::Failure;
 use super::queue::Task;
 use crate::clock::UnixTime;
 use crate::control::{Kept, Ordered, WantedCertificate};
-use crate::issuance::subject::Subject;
+use crate::issuance::subject::{Subject, Terms};
 use crate::name::DomainName;
 use crate::store::inventory::Role;
 
@@ -39,15 +39,16 @@ impl Issuing {
         let names: Vec<DomainName> = wanted.names.iter().map(parse).collect::<Result<_, _>>()?;
         let first = names.first().cloned().ok_or("no name")?;
         let task = Task { subject: first.clone(), role: Role::Own };
-        let is_configured = names.len() == 1 && self.subjects.get(&first).is_some_and(|subject| !subject.is_manual);
-        if !is_configured && !self.under_way.contains_key(&task) {
-            let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.spec.tenant.clone());
-            let method = Arc::new(acme.method.clone());
-            let subject = Subject { names, optional: Vec::new(), tenant, method, is_manual: false };
-            self.once.insert(task.clone(), Arc::new(subject));
+        let is_configured = names.len() == 1 && self.wanted.get(&first).is_some_and(|subject| !subject.terms.is_manual);
+        if self.under_way.contains_key(&task) {
+            return Ok(task);
         }
-        if !self.under_way.contains_key(&task) {
-            self.queue.plan(&task, Some(UnixTime::from_secs(0)));
+        if is_configured {
+            self.wanted.plan(&task, Some(UnixTime::from_secs(0)));
+        } else {
+            let tenant = self.live.snapshot().site(first.as_str()).and_then(|site| site.spec.tenant.clone());
+            let terms = Terms { tenant, method: Arc::new(acme.method.clone()), is_manual: false };
+            self.once.insert(&task, Subject::of_all(names, Arc::new(terms)).ok_or("no name")?);
         }
         Ok(task)
     }

@@ -64,10 +64,10 @@ impl Issuing {
     /// Forgets what failed, and what was under way, for subjects that nobody configures, and no handshake asked for, any
     /// more.
     async fn forget_the_gone(&mut self, now: UnixTime) -> Result<(), CustodyError> {
-        self.left_out.retain(|task, _| self.subjects.contains_key(&task.subject));
+        self.left_out.retain(|task, _| self.wanted.has(&task.subject));
         let before = now.plus_secs(-GONE_SECS);
         let is_gone = |task: &Task| {
-            let is_wanted = self.subjects.contains_key(&task.subject) || self.once.contains_key(task);
+            let is_wanted = self.wanted.has(&task.subject) || self.once.has(task);
             !is_wanted && !self.strangers.is_first(task) && !self.under_way.contains_key(task)
         };
         let failed = self.attempts.values().filter(|it| it.last_at < before && it.next_at < before);
@@ -95,7 +95,7 @@ impl Issuing {
     /// so: a clock that is a year ahead for an hour says that of all of them, and each would be ordered anew.
     fn is_lost(&self, control: &Control, kept: &Kept) -> bool {
         if !control.is_alias(&kept.subject) {
-            return !self.subjects.contains_key(&kept.subject);
+            return !self.wanted.has(&kept.subject);
         }
         let task = Task { subject: kept.subject.clone(), role: kept.role };
         let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(world.cleaned(NOW.plus_secs(400 * DAY)).await, kept);
         let snapshot = world.issuing.live.snapshot();
         assert_eq!(snapshot.aliases.get(STRANGER).is_some(), is_kept);
-        assert_eq!(world.issuing.subjects.contains_key(&name(STRANGER)), is_kept);
+        assert_eq!(world.issuing.wanted.has(&name(STRANGER)), is_kept);
     }
 
     #[tokio::test]

@@ -37,16 +37,16 @@ pub fn due(
     now: UnixTime,
 ) -> Option<UnixTime> {
     let wanted = match task.role {
-        Role::Own if subject.is_manual => return None,
+        Role::Own if subject.terms.is_manual => return None,
         Role::Own => renewal(held.own, subject, jitter(task)),
-        Role::Standby if !subject.method.standby => return None,
+        Role::Standby if !subject.terms.method.standby => return None,
         Role::Standby => {
             let of_kept = |kept: &Arc<Kept>| (kept.certificate.not_before(), kept.certificate.not_after());
             let own = held.manual.or(held.own.map(of_kept));
             let needed = match own {
                 Some((not_before, not_after)) => standby_due_at(not_before, not_after),
                 // A domain whose files are broken or missing; one that is managed is about to get its own.
-                None if subject.is_manual => now,
+                None if subject.terms.is_manual => now,
                 None => return None,
             };
             needed.max(renewal(held.standby, subject, jitter(task)))

@@ -259,7 +259,7 @@ impl Workshop {
 
         let is_finalized = matches!(order.status(), Status::Processing | Status::Valid);
         if record.sealed_key.is_none() || !is_finalized {
-            let made = request(&record.names, job.subject.method.key).await.map_err(failed)?;
+            let made = request(&record.names, job.subject.terms.method.key).await.map_err(failed)?;
             let sealed = self.custody.vault().seal(&made.key_pkcs8, &key_context_of_spki(&made.spki_der))?;
             // Before the authority signs: a certificate without its key would be worth nothing.
             self.custody.inventory()?.seal_order_key(id, &sealed).await?;
@@ -274,7 +274,7 @@ impl Workshop {
     async fn place(&self, job: &Job, account: &acme::Account) -> Result<(OrderId, Order, acme::Order), Failure> {
         let failed = |error: AcmeError| Failure::of(&job.authority, &error);
         let names = job.names();
-        let profile = job.subject.method.profile.as_deref().or(job.authority.profile.as_deref());
+        let profile = job.subject.terms.method.profile.as_deref().or(job.authority.profile.as_deref());
         let replaced = job.replaces.as_ref().filter(|kept| *kept.ca == *job.authority.directory);
         let replaced = replaced.and_then(|kept| kept.certificate.chain().into_iter().next());
         let order = account.order(&names, profile, replaced.as_ref()).await.map_err(failed)?;
@@ -286,7 +286,7 @@ impl Workshop {
     async fn prove_control(&self, job: &Job, order: &mut acme::Order, on_show: &mut OnShow) -> Result<(), Failure> {
         let authority = &job.authority;
         let failed = |error: AcmeError| Failure::of(authority, &error);
-        let dns = job.subject.method.dns.as_ref();
+        let dns = job.subject.terms.method.dns.as_ref();
         let pending = order.pending().await.map_err(failed)?;
         let mut chosen = Vec::with_capacity(pending.len());
         for proof in &pending {
@@ -327,7 +327,7 @@ impl Workshop {
         check_issued(&chain, &spki, &record.names, now).map_err(failed)?;
         let new = NewCertificate {
             subject: record.subject,
-            tenant: job.subject.tenant.clone(),
+            tenant: job.subject.terms.tenant.clone(),
             role: record.role,
             provenance: if job.is_on_demand { Provenance::OnDemand } else { Provenance::Acme },
             ca: record.ca.into(),
@@ -354,6 +354,6 @@ impl Job {
     /// What is ordered.
     fn names(&self) -> Vec<DomainName> {
         let is_wanted = |name: &&DomainName| !self.left_out.contains(name);
-        self.subject.names.iter().filter(is_wanted).cloned().collect()
+        self.subject.names().filter(is_wanted).cloned().collect()
     }
 }

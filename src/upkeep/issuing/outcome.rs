@@ -29,10 +29,7 @@ impl Issuing {
     fn is_over(&mut self, task: &Task, now: UnixTime) {
         self.under_way.remove(task);
         for task in std::mem::take(&mut self.held_back) {
-            let is_configured = self.subjects.contains_key(&task.subject);
-            if is_configured || self.once.contains_key(&task) || self.strangers.is_first(&task) {
-                self.plan_again(&task, Some(now));
-            }
+            self.plan_again(&task, Some(now));
         }
     }
 
@@ -43,7 +40,7 @@ impl Issuing {
         let now = self.workshop.clock.read().now;
         self.is_over(&task, now);
         let next_at = next_attempt(1, now, now, None, jitter(&task));
-        self.queue.plan(&task, self.subjects.contains_key(&task.subject).then_some(next_at));
+        self.wanted.plan(&task, Some(next_at));
         self.strangers.leave(&task);
         self.tell(&task, &Ordered::refused("an internal error: see the log".to_owned()));
     }
@@ -86,7 +83,8 @@ impl Issuing {
                 self.publish(now);
             }
             Err(failure) => {
-                if let Some(name) = failure.unproved.as_deref().filter(|name| subject.optional.contains(name)) {
+                if let Some(name) = failure.unproved.as_deref().filter(|name| subject.optional().any(|it| it == *name))
+                {
                     self.left_out.entry(task.clone()).or_default().insert(name.clone());
                 }
                 self.failed(&task, &authority, failure, now).await;
@@ -158,8 +156,8 @@ impl Issuing {
         // What is wanted may be another by now; and if nobody can tell at this moment, it is tried again.
         let control = Arc::clone(&self.control);
         match try_lock(&control) {
-            Some(control) if self.subjects.contains_key(&task.subject) => self.plan(&control, &task.subject, now),
-            _ => self.queue.plan(task, self.subjects.contains_key(&task.subject).then_some(next_at)),
+            Some(control) => self.plan(&control, &task.subject, now),
+            None => self.wanted.plan(task, Some(next_at)),
         }
     }
 

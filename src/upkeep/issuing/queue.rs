@@ -1,6 +1,9 @@
 //! Who is due when. Looking at it costs what is due, however much is planned.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::hash::Hash;
+
+use foldhash::HashMap;
 
 use crate::clock::UnixTime;
 use crate::name::DomainName;
@@ -15,53 +18,59 @@ pub struct Task {
     pub role: Role,
 }
 
-/// Tasks by the second from which they are due.
-#[derive(Debug, Default)]
-pub struct Queue {
-    by_time: BTreeSet<(i64, Task)>,
-    times: HashMap<Task, i64>,
+/// What is to be done, by the second from which it is due. Each stands here twice, so `K` had better be small.
+#[derive(Debug)]
+pub struct Queue<K> {
+    by_time: BTreeSet<(i64, K)>,
+    times: HashMap<K, i64>,
 }
 
-impl Queue {
-    /// Plans a task anew; `None`: not at all.
-    pub fn plan(&mut self, task: &Task, due: Option<UnixTime>) {
-        if let Some(before) = self.times.remove(task) {
-            self.by_time.remove(&(before, task.clone()));
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self { by_time: BTreeSet::new(), times: HashMap::default() }
+    }
+}
+
+impl<K: Clone + Ord + Hash> Queue<K> {
+    /// Plans it anew; `None`: not at all.
+    pub fn plan(&mut self, what: &K, due: Option<UnixTime>) {
+        let due = due.map(UnixTime::secs);
+        let before = match due {
+            Some(due) => self.times.insert(what.clone(), due),
+            None => self.times.remove(what),
+        };
+        if before == due {
+            return;
         }
-        if let Some(due) = due {
-            self.times.insert(task.clone(), due.secs());
-            self.by_time.insert((due.secs(), task.clone()));
+        if let Some(before) = before {
+            self.by_time.remove(&(before, what.clone()));
         }
+        self.by_time.extend(due.map(|due| (due, what.clone())));
     }
 
-    /// Takes the task that has been due for longest.
-    pub fn pop_due(&mut self, now: UnixTime) -> Option<Task> {
+    /// Takes what has been due for longest.
+    pub fn pop_due(&mut self, now: UnixTime) -> Option<K> {
         let (due, _) = self.by_time.first()?;
         if *due > now.secs() {
             return None;
         }
-        let (_, task) = self.by_time.pop_first()?;
-        self.times.remove(&task);
-        Some(task)
+        let (_, what) = self.by_time.pop_first()?;
+        self.times.remove(&what);
+        Some(what)
     }
 
-    /// When a task is due.
+    /// When it is due.
     #[cfg(test)]
-    pub fn due_at(&self, task: &Task) -> Option<UnixTime> {
-        self.times.get(task).copied().map(UnixTime::from_secs)
+    pub fn due_at(&self, what: &K) -> Option<UnixTime> {
+        self.times.get(what).copied().map(UnixTime::from_secs)
     }
 
-    /// Every task that is planned.
-    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.times.keys()
-    }
-
-    /// How many tasks are planned.
+    /// How much is planned.
     pub fn len(&self) -> usize {
         self.times.len()
     }
 
-    /// How many tasks are due.
+    /// How much is due.
     pub fn waiting(&self, now: UnixTime) -> usize {
         self.by_time.iter().take_while(|(due, _)| *due <= now.secs()).count()
     }
@@ -71,10 +80,6 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn task(name: &str) -> Task {
-        Task { subject: DomainName::parse(name).unwrap(), role: Role::Own }
-    }
-
     fn at(secs: i64) -> UnixTime {
         UnixTime::from_secs(secs)
     }
@@ -82,16 +87,14 @@ mod tests {
     #[test]
     fn what_is_due_longest_comes_first_and_once() {
         let mut queue = Queue::default();
-        queue.plan(&task("b.example"), Some(at(20)));
-        queue.plan(&task("a.example"), Some(at(30)));
-        queue.plan(&task("c.example"), Some(at(10)));
-        queue.plan(&task("c.example"), Some(at(25)));
-        queue.plan(&task("d.example"), Some(at(15)));
-        queue.plan(&task("d.example"), None);
-        assert_eq!(queue.pop_due(at(19)), None);
+        for (what, due) in [('b', Some(20)), ('a', Some(30)), ('c', Some(10)), ('c', Some(25)), ('d', Some(15))] {
+            queue.plan(&what, due.map(at));
+        }
+        queue.plan(&'d', None);
+        queue.plan(&'a', Some(at(30)));
+        assert_eq!((queue.pop_due(at(19)), queue.len(), queue.due_at(&'c')), (None, 3, Some(at(25))));
         assert_eq!(queue.waiting(at(25)), 2);
-        let popped: Vec<Task> = std::iter::from_fn(|| queue.pop_due(at(30))).collect();
-        assert_eq!(popped, [task("b.example"), task("c.example"), task("a.example")]);
-        assert_eq!(queue.tasks().count(), 0);
+        assert_eq!(std::iter::from_fn(|| queue.pop_due(at(30))).collect::<String>(), "bca");
+        assert_eq!((queue.len(), queue.waiting(at(30))), (0, 0));
     }
 }

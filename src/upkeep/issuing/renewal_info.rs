@@ -9,6 +9,7 @@ use super::due::jitter;
 use super::order::Workshop;
 use super::queue::{Queue, Task};
 use super::try_lock;
+use super::wanted::{Number, Wanted};
 use crate::clock::UnixTime;
 use crate::control::{Control, Kept};
 use crate::issuance::Acme;
@@ -32,7 +33,7 @@ const SILENCE_SECS: i64 = 600;
 /// Whom to ask about which certificate, and when.
 pub struct RenewalInfo {
     workshop: Arc<Workshop>,
-    queue: Queue,
+    queue: Queue<Number>,
     /// Authorities that did not answer, and until when they are not asked.
     silent: HashMap<Arc<str>, UnixTime>,
     asked: JoinSet<(Arc<Kept>, Result<Answer, Unanswered>)>,
@@ -59,34 +60,43 @@ impl RenewalInfo {
 
     /// Plans when to ask about a subject's certificate: about a new one at once, about others of which nothing is known
     /// some time soon, so that a start with many asks no sooner than it has to.
-    pub fn plan(&mut self, subject: &DomainName, own: Option<&Arc<Kept>>, now: UnixTime) {
-        let task = Task { subject: subject.clone(), role: Role::Own };
+    pub fn plan(&mut self, number: Number, subject: &DomainName, own: Option<&Arc<Kept>>, now: UnixTime) {
         let at = own.filter(|kept| !kept.ca.is_empty()).map(|own| match own.ari {
             // No answer holds for longer than a day, also if the clock was wrong when it came.
             Some(ari) if now < ari.next_at => ari.next_at.min(now.plus_secs(ASK_AGAIN_SECS)),
             // Nobody asked while nothing ran.
-            Some(_) => self.soon(&task, now),
+            Some(_) => self.soon(subject, now),
             None if now.secs() < own.certificate.not_before().secs().saturating_add(NEW_SECS) => UnixTime::from_secs(0),
-            None => self.soon(&task, now),
+            None => self.soon(subject, now),
         });
-        self.queue.plan(&task, at);
+        self.queue.plan(&number, at);
+    }
+
+    /// Asks about this subject's no more.
+    pub fn forget(&mut self, number: Number) {
+        self.queue.plan(&number, None);
+    }
+
+    /// Forgets all numbers: what is wanted is another.
+    pub fn begin_anew(&mut self) {
+        self.queue = Queue::default();
     }
 
     /// When to ask about one of those about which it is time to ask.
-    fn soon(&self, task: &Task, now: UnixTime) -> UnixTime {
+    fn soon(&self, subject: &DomainName, now: UnixTime) -> UnixTime {
         let all = i64::try_from(self.queue.len()).unwrap_or(i64::MAX);
         // Where there are few, this very second.
-        turn_of(task, now.plus_secs(-1), (all / ASKED_PER_SEC).clamp(1, ROUND_SECS))
+        turn_of(subject, now.plus_secs(-1), (all / ASKED_PER_SEC).clamp(1, ROUND_SECS))
     }
 
     /// Asks who is due, and takes in what was answered: into `fresh`, to be published.
-    pub async fn step(&mut self, now: UnixTime, control: &Mutex<Control>, fresh: &mut Vec<Arc<Kept>>) {
+    pub async fn step(&mut self, now: UnixTime, control: &Mutex<Control>, wanted: &Wanted, fresh: &mut Vec<Arc<Kept>>) {
         while let Some(answered) = self.asked.try_join_next() {
             let Ok((kept, answer)) = answered else { continue };
-            let task = Task { subject: kept.subject.clone(), role: Role::Own };
+            let Some(number) = wanted.number_of(&kept.subject) else { continue };
             // It may have been replaced, or taken away, while it was asked about. Whoever holds the pen reads files.
             let Some(is_current) = is_current(control, &kept) else {
-                self.queue.plan(&task, Some(now));
+                self.queue.plan(&number, Some(now));
                 continue;
             };
             if !is_current {
@@ -99,12 +109,12 @@ impl RenewalInfo {
                     if is_silent {
                         self.silent.insert(Arc::clone(&kept.ca), now.plus_secs(SILENCE_SECS));
                     }
-                    self.queue.plan(&task, Some(turn_of(&task, now, ROUND_SECS)));
+                    self.queue.plan(&number, Some(turn_of(&kept.subject, now, ROUND_SECS)));
                     continue;
                 }
             };
             let ari = Ari { window: answer.window, next_at: now.plus_secs(answer.ask_again_secs) };
-            self.queue.plan(&task, Some(ari.next_at));
+            self.queue.plan(&number, Some(ari.next_at));
             if let Ok(inventory) = self.workshop.custody.inventory()
                 && let Err(error) = inventory.note_ari(kept.id, ari.window, ari.next_at).await
             {
@@ -118,14 +128,16 @@ impl RenewalInfo {
             fresh.push(Arc::new(Kept { ari: Some(ari), ..Kept::clone(&kept) }));
         }
         while self.asked.len() < MAX_ASKED {
-            let Some(task) = self.queue.pop_due(now) else { return };
-            let Some(control) = try_lock(control) else { return self.queue.plan(&task, Some(now)) };
-            let Some(kept) = newest(&control, &task) else { continue };
+            let Some(number) = self.queue.pop_due(now) else { return };
+            let Some(control) = try_lock(control) else { return self.queue.plan(&number, Some(now)) };
+            let Some(kept) = wanted.subject(number).and_then(|subject| newest(&control, &subject.name)) else {
+                continue;
+            };
             let is_silent = self.silent.get(&kept.ca).is_some_and(|until| is_before(now, *until));
             let acme = control.blueprint().acme.as_deref().filter(|_| !is_silent);
             let known = |acme: &Acme| acme.authorities.iter().find(|it| it.directory == *kept.ca).cloned();
             let Some(authority) = acme.and_then(known) else {
-                self.queue.plan(&task, Some(turn_of(&task, now, ROUND_SECS)));
+                self.queue.plan(&number, Some(turn_of(&kept.subject, now, ROUND_SECS)));
                 continue;
             };
             drop(control);
@@ -159,8 +171,8 @@ fn is_current(control: &Mutex<Control>, kept: &Kept) -> Option<bool> {
 }
 
 /// The subject's own certificate that was issued last.
-fn newest(control: &Control, task: &Task) -> Option<Arc<Kept>> {
-    control.kept().of(&task.subject).iter().rev().find(|kept| kept.role == task.role && !kept.ca.is_empty()).cloned()
+fn newest(control: &Control, subject: &DomainName) -> Option<Arc<Kept>> {
+    control.kept().of(subject).iter().rev().find(|kept| kept.role == Role::Own && !kept.ca.is_empty()).cloned()
 }
 
 /// Whether `now` is before the end of a silence, wherever the clock was set meanwhile.
@@ -168,10 +180,11 @@ fn is_before(now: UnixTime, until: UnixTime) -> bool {
     (1..=SILENCE_SECS).contains(&until.secs().saturating_sub(now.secs()))
 }
 
-/// The next second after `now` at which it is a task's turn: always the same in each round of so many, so that a
+/// The next second after `now` at which it is the turn of a subject's own certificate: always the same in each round of so many, so that a
 /// restart brings nothing forward.
-fn turn_of(task: &Task, now: UnixTime, round_secs: i64) -> UnixTime {
-    let own = i64::try_from(jitter(task) % round_secs.unsigned_abs()).unwrap_or_default();
+fn turn_of(subject: &DomainName, now: UnixTime, round_secs: i64) -> UnixTime {
+    let task = Task { subject: subject.clone(), role: Role::Own };
+    let own = i64::try_from(jitter(&task) % round_secs.unsigned_abs()).unwrap_or_default();
     let next = now.plus_secs(1);
     next.plus_secs((own - next.secs()).rem_euclid(round_secs))
 }
@@ -183,17 +196,17 @@ mod tests {
     #[test]
     fn everyones_turn_comes_once_a_round_and_not_with_all_others() {
         let start = 1_800_000_000;
-        let task = |i| Task { subject: DomainName::parse(&format!("s{i}.example")).unwrap(), role: Role::Own };
+        let name = |i| DomainName::parse(&format!("s{i}.example")).unwrap();
         let mut turns: Vec<i64> = Vec::new();
         for i in 0..1000 {
-            let turn = turn_of(&task(i), UnixTime::from_secs(start), ROUND_SECS).secs();
+            let turn = turn_of(&name(i), UnixTime::from_secs(start), ROUND_SECS).secs();
             assert!((start + 1..=start + ROUND_SECS).contains(&turn), "{turn}");
             assert_eq!(
-                turn_of(&task(i), UnixTime::from_secs(turn - 1), ROUND_SECS).secs(),
+                turn_of(&name(i), UnixTime::from_secs(turn - 1), ROUND_SECS).secs(),
                 turn,
                 "a restart moves nothing"
             );
-            assert_eq!(turn_of(&task(i), UnixTime::from_secs(turn), ROUND_SECS).secs(), turn + ROUND_SECS);
+            assert_eq!(turn_of(&name(i), UnixTime::from_secs(turn), ROUND_SECS).secs(), turn + ROUND_SECS);
             turns.push(turn);
         }
         let early = turns.iter().filter(|turn| **turn < start + ROUND_SECS / 10).count();

@@ -25,7 +25,7 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     /// First orders.
-    queue: Queue,
+    queue: Queue<Task>,
     /// What they are for: waiting, or under way.
     first: HashMap<Task, Arc<OnDemand>>,
     under_way: HashSet<Task>,
@@ -134,7 +134,7 @@ impl Issuing {
         self.strangers.refused.remove(name);
         self.strangers.first.insert(task.clone(), on_demand);
         // Once: an expired name's renewal is this order.
-        self.queue.plan(&task, None);
+        self.wanted.plan(&task, None);
         self.strangers.queue.plan(&task, Some(now));
         Ok(Some(task))
     }
@@ -168,11 +168,14 @@ impl Issuing {
         is_first
     }
 
-    /// Plans a task that could not be begun.
+    /// Plans a task that could not be begun, if somebody wants it still.
     pub(super) fn plan_again(&mut self, task: &Task, at: Option<UnixTime>) {
-        match self.strangers.first.contains_key(task) {
-            true => self.strangers.queue.plan(task, at),
-            false => self.queue.plan(task, at),
+        if self.strangers.is_first(task) {
+            self.strangers.queue.plan(task, at);
+        } else if self.once.has(task) {
+            self.once.plan(task, at);
+        } else {
+            self.wanted.plan(task, at);
         }
     }
 
@@ -197,7 +200,7 @@ impl Issuing {
         if control.is_alias(name)
             && let Some((subject, on_demand)) = control.alias_subject(name)
         {
-            self.subjects.insert(name.clone(), Arc::new(subject));
+            self.wanted.insert(Arc::new(subject));
             self.strangers.aliases.insert(name.clone(), on_demand);
         }
     }
@@ -208,11 +211,9 @@ impl Issuing {
         for name in gone {
             self.strangers.aliases.remove(&name);
             self.strangers.refused.remove(&name);
-            self.subjects.remove(&name);
-            for role in [Role::Own, Role::Standby] {
-                self.queue.plan(&Task { subject: name.clone(), role }, None);
+            if let Some(number) = self.wanted.remove(&name) {
+                self.renewal_info.forget(number);
             }
-            self.renewal_info.plan(&name, None, UnixTime::from_secs(0));
         }
     }
 
@@ -222,7 +223,7 @@ impl Issuing {
         self.strangers.failed.push_back(task.clone());
         while self.strangers.failed.len() > MAX_FAILURES {
             let Some(oldest) = self.strangers.failed.pop_front() else { return };
-            if self.subjects.contains_key(&oldest.subject) {
+            if self.wanted.has(&oldest.subject) {
                 continue;
             }
             self.attempts.remove(&oldest);

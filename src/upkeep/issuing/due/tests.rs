@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::certificate::fixture::{DAY, NOW, pair};
+use crate::issuance::subject::Terms;
 use crate::issuance::{KeyAlgorithm, Method};
 use crate::store::inventory::{Ari, CertificateId};
 
@@ -21,10 +22,11 @@ fn task(subject: &str, role: Role) -> Task {
 
 /// Its second name is optional.
 fn subject(names: &[&str], is_manual: bool, standby: bool) -> Subject {
-    let names: Vec<_> = names.iter().map(|text| name(text)).collect();
+    let mut names = names.iter().map(|text| name(text));
     let key = KeyAlgorithm::default();
     let method = Method { authorities: None, challenge: None, dns: None, key, profile: None, standby };
-    Subject { optional: names.iter().skip(1).cloned().collect(), names, tenant: None, method: method.into(), is_manual }
+    let terms = Terms { tenant: None, method: method.into(), is_manual };
+    Subject::new(names.next().unwrap(), terms.into()).taking_along(names)
 }
 
 /// For `a.org`, from so many days after [`NOW`] to so many.

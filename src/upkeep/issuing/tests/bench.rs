@@ -155,7 +155,7 @@ impl Bench {
     }
 
     pub(super) fn planned(&self, task: &Task) -> Option<UnixTime> {
-        self.issuing.queue.due_at(task)
+        self.issuing.wanted.due_at(task)
     }
 
     pub(super) fn replan(&mut self, subject: &str) {
@@ -211,7 +211,7 @@ impl Bench {
     /// Its order has brought a certificate, valid from so many days after [`NOW`] to so many.
     pub(super) async fn issued(&mut self, task: &Task, from: i64, to: i64) {
         let job = self.job(task).await;
-        let names: Vec<&str> = job.subject.names.iter().map(DomainName::as_str).collect();
+        let names: Vec<&str> = job.subject.names().map(DomainName::as_str).collect();
         let made = pair(&names).valid(from * DAY, to * DAY - 1).pem().stored();
         let context = key_context_of_leaf(&made.chain[0]).unwrap();
         let custody = Arc::clone(&self.issuing.workshop.custody);
