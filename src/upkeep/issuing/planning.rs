@@ -34,7 +34,7 @@ impl Issuing {
         self.acme = control.blueprint().acme.clone();
         self.has_http_listener = control.blueprint().has_http_listener;
         self.wanted = Wanted::new(control.subjects());
-        self.renewal_info.begin_anew();
+        self.renewal_info.begin_anew(control.subjects().len());
         self.adopt_aliases(&control);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::Hash;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::clock::UnixTime;
 use crate::name::DomainName;
@@ -32,6 +32,11 @@ impl<K> Default for Queue<K> {
 }
 
 impl<K: Clone + Ord + Hash> Queue<K> {
+    /// With room for so much: a table that grows step by step leaves twice its size behind.
+    pub fn with_capacity(many: usize) -> Self {
+        Self { by_time: BTreeSet::new(), times: HashMap::with_capacity(many) }
+    }
+
     /// Plans it anew; `None`: not at all.
     pub fn plan(&mut self, what: &K, due: Option<UnixTime>) {
         let due = due.map(UnixTime::secs);

@@ -77,9 +77,9 @@ impl RenewalInfo {
         self.queue.plan(&number, None);
     }
 
-    /// Forgets all numbers: what is wanted is another.
-    pub fn begin_anew(&mut self) {
-        self.queue = Queue::default();
+    /// Forgets all numbers: what is wanted is another, for so many subjects.
+    pub fn begin_anew(&mut self, subjects: usize) {
+        self.queue = Queue::with_capacity(subjects);
     }
 
     /// When to ask about one of those about which it is time to ask.

@@ -58,7 +58,8 @@ impl Wanted {
     pub fn new(configured: &[Arc<Subject>]) -> Self {
         let mut numbers = HashMap::with_capacity(configured.len());
         numbers.extend(configured.iter().zip(0..).map(|(it, number)| (ByName(Arc::clone(it)), Number(number))));
-        Self { subjects: configured.iter().cloned().map(Some).collect(), numbers, ..Self::default() }
+        let subjects = configured.iter().cloned().map(Some).collect();
+        Self { subjects, numbers, queue: Queue::with_capacity(configured.len()), ..Self::default() }
     }
 
     /// Takes a name on demand in, in the place of whatever has its name.
