@@ -252,6 +252,14 @@ impl Inventory {
         self.db.orders().await
     }
 
+    /// The order under way for a subject and role; `None` also if it cannot be used.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn order_of(&self, subject: &DomainName, role: Role) -> Result<Option<(OrderId, Order)>, StoreError> {
+        self.db.order_of(subject, role).await
+    }
+
     /// Keeps an order; replaces the one of the same subject and role.
     ///
     /// # Errors

@@ -346,6 +346,12 @@ async fn an_order_replaces_the_one_of_its_subject_and_role() {
     let new = inventory.begin_order(&next).await.unwrap();
     let both = [(standby, order("example.com", Role::Standby)), (new, next.clone())];
     assert_eq!(inventory.orders().await.unwrap(), both);
+    let order_of = async |subject, role| inventory.order_of(&name(subject), role).await.unwrap();
+    assert_eq!(
+        [order_of("example.com", Role::Standby).await, order_of("example.com", Role::Own).await],
+        both.map(Some)
+    );
+    assert_eq!(order_of("example.org", Role::Own).await, None);
 
     let refused = is_refused(inventory.seal_order_key(old, b"sealed").await);
     assert_eq!(refused, format!("order {} has ended or was replaced", old.0));

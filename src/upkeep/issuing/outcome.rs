@@ -17,7 +17,7 @@ use crate::control::{Kept, Ordered};
 use crate::issuance::Authority;
 use crate::issuance::backoff::next_attempt;
 use crate::name::DomainName;
-use crate::store::inventory::{Attempts, HeldOff, Order, OrderId, Role};
+use crate::store::inventory::{Attempts, HeldOff, Role};
 
 /// The longest that an authority is left alone with a task because it asked for that.
 const HELD_OFF_MAX_SECS: i64 = 7 * 86_400;
@@ -140,11 +140,10 @@ impl Issuing {
                 tracing::warn!("what failed cannot be noted: {error}");
             }
             // What is under way there still is gone on with.
-            if let Ok(orders) = inventory.orders().await {
-                let mine = |(_, order): &(OrderId, Order)| {
-                    order.subject == task.subject && order.role == task.role && !order.url.is_empty()
-                };
-                self.orders.extend(orders.into_iter().find(mine).map(|order| (task.clone(), order)));
+            if let Ok(Some(order)) = inventory.order_of(&task.subject, task.role).await
+                && !order.1.url.is_empty()
+            {
+                self.orders.insert(task.clone(), order);
             }
         }
         // Told when it is kept: whoever hears of it may end the process.

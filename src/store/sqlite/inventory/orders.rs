@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::super::StoreError;
-use super::super::super::inventory::{Attempts, HeldOff, Order, OrderId, PROBLEM_CHARS_MAX, Role};
+use super::super::super::inventory::{Attempts, FILE, HeldOff, Order, OrderId, PROBLEM_CHARS_MAX, Role};
 use super::{InventoryDb, name, read_usable, role, shortened, time, value};
 use crate::clock::UnixTime;
 use crate::name::DomainName;
@@ -15,6 +15,23 @@ impl InventoryDb {
         let sql = "SELECT id, subject, role, ca, url, names, sealed_key, placed_at FROM acme_order ORDER BY id";
         let read = read_usable(&mut conn, sql, "an order", order).await;
         self.end(conn, read)
+    }
+
+    pub(in crate::store) async fn order_of(
+        &self,
+        subject: &DomainName,
+        role: Role,
+    ) -> Result<Option<(OrderId, Order)>, StoreError> {
+        let mut conn = self.reader().await?;
+        // UNIQUE (subject, role) is an index.
+        let sql = "SELECT id, subject, role, ca, url, names, sealed_key, placed_at FROM acme_order
+                   WHERE subject = $1 AND role = $2";
+        let read = sqlx::query(sql).bind(subject.as_str()).bind(role.label()).fetch_optional(&mut *conn).await;
+        let found = self.end(conn, read)?.map(|row| order(&row)).transpose();
+        Ok(found.unwrap_or_else(|reason| {
+            tracing::error!("an order in {FILE} cannot be used and is passed over: {reason}");
+            None
+        }))
     }
 
     pub(in crate::store) async fn begin_order(&self, order: &Order) -> Result<OrderId, StoreError> {
