@@ -13,16 +13,16 @@ mod http;
 mod issued;
 mod order;
 mod proof;
+mod register;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use instant_acme::{CertificateIdentifier, ExternalAccountKey, Identifier, NewOrder};
+use instant_acme::{CertificateIdentifier, Identifier, NewOrder};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
@@ -30,15 +30,17 @@ pub use error::{AcmeError, ErrorKind};
 pub use issued::check_issued;
 pub use order::{Order, Status};
 pub use proof::{Offer, Proof};
+pub use register::account_key;
 pub use request::{CertificateRequest, csr_for, request, spki_of};
 
 use crate::clock::UnixTime;
+use crate::issuance::Authority;
 use crate::issuance::renewal::Window;
-use crate::issuance::{Authority, Eab};
 use crate::name::{DomainName, Kind};
 use call::{Answer, call};
 use error::Context;
 use http::{Door, Http, Limits};
+use register::{ExternalAccount, Registration};
 
 /// When to ask for renewal information again if the authority does not say (RFC 9773, section 4.3.2).
 const ASK_AGAIN: Duration = Duration::from_secs(6 * 3600);
@@ -68,50 +70,63 @@ impl std::fmt::Debug for KnownAccount {
 }
 
 impl Account {
-    /// Reads the directory and goes on with the account `known`, or makes a new one, which is given back to be kept:
-    /// terms agreed to, with the authority's e-mail address and external account. `eab_key` is that account's key as
-    /// authorities hand it out: base64url.
-    ///
-    /// A known account is not asked for: that it is gone ([`ErrorKind::AccountGone`]) shows at the first order.
+    /// Reads the directory and goes on with an account. The authority is not asked for it: that it is gone
+    /// ([`ErrorKind::AccountGone`]) shows at the first order.
     ///
     /// # Errors
-    /// The authority cannot be reached, or makes no account.
-    pub async fn enter(
-        authority: &Authority,
-        known: Option<KnownAccount>,
-        eab_key: Option<Zeroizing<Vec<u8>>>,
-    ) -> Result<(Self, Option<KnownAccount>), AcmeError> {
-        Self::enter_within(authority, known, eab_key, Limits::default()).await
+    /// The authority cannot be reached. [`ErrorKind::AccountGone`]: the key is none.
+    pub async fn enter(authority: &Authority, known: &KnownAccount) -> Result<Self, AcmeError> {
+        let context = open(authority, Limits::default()).await?;
+        Self::with(authority, &context, &known.url, &known.key_pkcs8).await
     }
 
-    async fn enter_within(
+    /// Reads the directory and asks for the account of a key ([`account_key`]), which is to be kept before: terms agreed
+    /// to, with the authority's e-mail address and external account. `eab_key` is that account's key as authorities hand
+    /// it out: base64url. Where the key has an account already, it is that one.
+    ///
+    /// # Errors
+    /// The authority cannot be reached, or makes no account. [`ErrorKind::AccountGone`]: not for this key.
+    pub async fn register(
         authority: &Authority,
-        known: Option<KnownAccount>,
+        key_pkcs8: &[u8],
+        eab_key: Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<Self, AcmeError> {
+        Self::register_within(authority, key_pkcs8, eab_key, Limits::default()).await
+    }
+
+    async fn register_within(
+        authority: &Authority,
+        key_pkcs8: &[u8],
         eab_key: Option<Zeroizing<Vec<u8>>>,
         limits: Limits,
-    ) -> Result<(Self, Option<KnownAccount>), AcmeError> {
-        let http = Http::open(authority, limits).await.map_err(|error| error::unopened(&error))?;
-        let context = Arc::new(Context { authority: authority.name.clone(), http: Arc::new(http) });
-        let door = || Box::new(Door(Arc::clone(&context.http)));
-        let builder = || instant_acme::Account::builder_with_http(door());
-        if let Some(known) = known {
-            let called = call!(async {
-                let key = PrivatePkcs8KeyDer::from(known.key_pkcs8.as_slice());
-                builder().from_parts(known.url.clone(), key, authority.directory.clone()).await
-            });
-            let (inner, _) = context.judge(called)?;
-            return Ok((Self { inner, context }, None));
-        }
-        let eab = authority.eab.as_ref().map(|eab| external_account(eab, eab_key)).transpose()?;
-        let contact = authority.email.as_ref().map(|email| format!("mailto:{email}"));
-        let contact: Vec<&str> = contact.as_deref().into_iter().collect();
-        let wanted =
-            instant_acme::NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-        let made = context.judge(call!(builder().create(&wanted, authority.directory.clone(), eab.as_ref())));
-        let ((inner, credentials), _) = made.map_err(|error| about_external_account(error, eab.is_some(), &context))?;
-        let key_pkcs8 = Zeroizing::new(credentials.private_key().secret_pkcs8_der().to_vec());
-        let new = KnownAccount { url: inner.id().to_owned(), key_pkcs8 };
-        Ok((Self { inner, context }, Some(new)))
+    ) -> Result<Self, AcmeError> {
+        let external = authority.eab.as_ref().map(|eab| ExternalAccount::parse(eab, eab_key)).transpose()?;
+        let has_external = external.is_some();
+        let context = open(authority, limits).await?;
+        // For the directory.
+        drop(Self::with(authority, &context, "", key_pkcs8).await?);
+        let contact = authority.email.iter().map(|email| format!("mailto:{email}")).collect();
+        let registration = Registration::new(key_pkcs8, contact, external);
+        let registration = registration.map_err(|error| context.error(error, &Answer::default()))?;
+        let (door, at) = (Door(Arc::clone(&context.http)), context.http.new_account_at());
+        let made = context.judge(call!(registration.send(&door, &at)));
+        let (url, _) = made.map_err(|error| about_external_account(error, has_external, &context))?;
+        Self::with(authority, &context, &url, key_pkcs8).await
+    }
+
+    async fn with(
+        authority: &Authority,
+        context: &Arc<Context>,
+        url: &str,
+        key_pkcs8: &[u8],
+    ) -> Result<Self, AcmeError> {
+        let called = call!(async {
+            let builder = instant_acme::Account::builder_with_http(Box::new(Door(Arc::clone(&context.http))));
+            let key = PrivatePkcs8KeyDer::from(key_pkcs8);
+            builder.from_parts(url.to_owned(), key, authority.directory.clone()).await
+        });
+        let (inner, _) = context.judge(called)?;
+        Ok(Self { inner, context: Arc::clone(context) })
     }
 
     /// The account's URL.
@@ -135,8 +150,8 @@ impl Account {
     /// Orders a certificate for `names`, of the kind that the authority calls `profile`, instead of the certificate
     /// `replaces` (RFC 9773, section 5).
     ///
-    /// What replaces what only helps the authority to count: it is left out where the authority does not know it or
-    /// has that certificate replaced already. An authority without any profiles issues the one kind that it has.
+    /// What replaces what only helps the authority to count: it is left out where the authority may have refused the
+    /// order for it. An authority without any profiles issues the one kind that it has.
     ///
     /// # Errors
     /// The authority's refusal. [`ErrorKind::AccountGone`]: it does not know the account.
@@ -156,11 +171,15 @@ impl Account {
             let order = plain().replaces(replaced);
             match call!(self.inner.new_order(&order)) {
                 (Ok(inner), _) => return self.opened(inner, names),
-                (Err(error), answer) if !is_about_replacing(&error, &answer) => {
-                    return Err(self.context.error(error, &answer));
+                (Err(error), answer) => {
+                    let is_about_replacing = is_about_replacing(&error, &answer);
+                    let error = self.context.error(error, &answer);
+                    if !is_about_replacing && !error.may_be_about_replacing() {
+                        return Err(error);
+                    }
+                    let authority = &self.context.authority;
+                    tracing::debug!(authority, "ordering without saying what is replaced: {error}");
                 }
-                // On without it.
-                _ => {}
             }
         }
         let order = plain();
@@ -179,18 +198,17 @@ impl Account {
     }
 
     /// When the authority would like the certificate `leaf` to be renewed (RFC 9773), and in how long to ask again:
-    /// 1 minute to 24 hours. `None`: it does not say such things, at least not of this one.
+    /// 1 minute to 24 hours. `None`: by its directory, it does not say such things.
     ///
     /// # Errors
-    /// The authority cannot be reached, or says something that makes no sense.
+    /// The authority cannot be reached, or says something that makes no sense. [`AcmeError::is_not_found`]: it says
+    /// nothing of this one, or did so elsewhere.
     pub async fn renewal_window(&self, leaf: &CertificateDer<'_>) -> Result<Option<(Window, Duration)>, AcmeError> {
         let Ok(id) = CertificateIdentifier::try_from(leaf) else { return Ok(None) };
         let (result, answer) = call!(self.inner.renewal_info(&id));
         let window = match result {
             Ok((info, _)) => info.suggested_window,
             Err(instant_acme::Error::Unsupported(_)) => return Ok(None),
-            // It did once, and does no more.
-            Err(_) if answer.status == Some(::http::StatusCode::NOT_FOUND) => return Ok(None),
             Err(error) => return Err(self.context.error(error, &answer)),
         };
         let at = |time: i64| UnixTime::from_secs(time);
@@ -240,38 +258,20 @@ fn identifier(name: &DomainName) -> Identifier {
     }
 }
 
-/// Whether an order failed only for what it was to replace: renewal information is not offered, the certificate was
-/// replaced before (RFC 9773, section 7.4), is not known there, or was not repeated in the answer as it must be.
+/// Whether an order failed in the library, and only for what it was to replace: renewal information is not offered, or
+/// the certificate was not repeated in the answer as it must be.
 fn is_about_replacing(error: &instant_acme::Error, answer: &Answer) -> bool {
     match error {
         instant_acme::Error::Unsupported(_) => true,
-        instant_acme::Error::Api(problem) => {
-            let is = |kind| error::is_type(problem, kind);
-            let says = problem.detail.as_deref().unwrap_or_default().to_ascii_lowercase();
-            is("alreadyReplaced") || is("malformed") && says.contains("replace")
-        }
         // The library's own word on an order that was placed.
         instant_acme::Error::Other(words) => answer.is_success() && words.to_string().starts_with("replaces field"),
         _ => false,
     }
 }
 
-fn external_account(eab: &Eab, key: Option<Zeroizing<Vec<u8>>>) -> Result<ExternalAccountKey, AcmeError> {
-    let wrong = |words: &str| AcmeError::new(ErrorKind::ExternalAccountRequired, words);
-    let text = key.ok_or_else(|| wrong("the key of the external account is missing"))?;
-    // Some hand it out in plain base64, or padded: the octets are the same.
-    let of = |octet: &u8| match octet {
-        b'+' => b'-',
-        b'/' => b'_',
-        other => *other,
-    };
-    let text: Zeroizing<Vec<u8>> = Zeroizing::new(text.trim_ascii().iter().map(of).collect());
-    let bare = text.iter().rposition(|octet| *octet != b'=').and_then(|last| text.get(..=last)).unwrap_or_default();
-    let key = BASE64_URL_SAFE_NO_PAD.decode(bare).map(Zeroizing::new);
-    match key {
-        Ok(key) if !key.is_empty() => Ok(ExternalAccountKey::new(eab.kid.clone(), &key)),
-        _ => Err(wrong("the key of the external account is not base64url, which is how authorities hand it out")),
-    }
+async fn open(authority: &Authority, limits: Limits) -> Result<Arc<Context>, AcmeError> {
+    let http = Http::open(authority, limits).await.map_err(|error| error::unopened(&error))?;
+    Ok(Arc::new(Context { authority: authority.name.clone(), http: Arc::new(http) }))
 }
 
 /// An account that is not made for want of a good external account: authorities have many words for it.

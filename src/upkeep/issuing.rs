@@ -7,6 +7,7 @@ mod accounts;
 mod asking;
 mod cleaning;
 mod due;
+mod keeping;
 mod metrics;
 mod once;
 mod order;

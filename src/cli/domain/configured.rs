@@ -164,7 +164,8 @@ struct Contents {
 
 async fn read(config: &Config) -> Result<Contents, StoreError> {
     let Some(inventory) = Inventory::open_to_read(&config.data_dir).await? else { return Ok(Contents::default()) };
-    let accounts = inventory.accounts().await?.into_iter();
+    // One without an URL is not made yet.
+    let accounts = inventory.accounts().await?.into_iter().filter(|it| !it.url.is_empty());
     let contents = Contents {
         certificates: inventory.certificates().await?.certificates,
         attempts: inventory.attempts().await?,

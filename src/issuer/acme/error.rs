@@ -30,6 +30,7 @@ pub struct AcmeError {
     caa_identity: Option<String>,
     retry_after: Option<Duration>,
     status: Option<u16>,
+    is_order_over: bool,
 }
 
 /// What kind of failure it is: what to do next depends on it.
@@ -88,6 +89,7 @@ impl AcmeError {
             caa_identity: None,
             retry_after: None,
             status: None,
+            is_order_over: false,
         }
     }
 
@@ -145,6 +147,16 @@ impl AcmeError {
         self.retry_after
     }
 
+    /// Whether it is why the order, or a proof for it, is invalid: nothing brings that order back, also where it is for
+    /// trouble of the authority's that passes.
+    pub fn is_order_over(&self) -> bool {
+        self.is_order_over
+    }
+
+    pub(super) fn ending_the_order(self) -> Self {
+        Self { is_order_over: true, ..self }
+    }
+
     pub(super) fn with_kind(self, kind: ErrorKind) -> Self {
         Self { kind, ..self }
     }
@@ -163,11 +175,35 @@ impl AcmeError {
         Self { is_wildcard, ..self }
     }
 
+    /// Whether there is nothing at the URL that was asked (404): the directory that named it may be another by now.
+    pub fn is_not_found(&self) -> bool {
+        self.status == Some(404) && self.kind != ErrorKind::AccountGone
+    }
+
+    /// Whether the authority does not do what it was asked, and will not if it is asked again.
+    pub fn is_refusal(&self) -> bool {
+        let may_pass = matches!(self.kind, ErrorKind::RateLimited | ErrorKind::BadNonce | ErrorKind::Timeout);
+        !may_pass && self.status.is_some_and(|status| (400..500).contains(&status))
+    }
+
+    /// Whether an order that says what it replaces may have been refused for that: the certificate was replaced before
+    /// (RFC 9773, section 7.4), is unknown there, or is another account's (section 5). Authorities have no type of their
+    /// own for most of that.
+    pub(super) fn may_be_about_replacing(&self) -> bool {
+        let is_for_something_else = matches!(
+            self.kind,
+            ErrorKind::AccountGone
+                | ErrorKind::ExternalAccountRequired
+                | ErrorKind::InvalidContact
+                | ErrorKind::UserActionRequired
+        );
+        self.is_refusal() && !is_for_something_else
+    }
+
     /// The same failure when an order of before was asked for: an authority has many ways to say that it has none.
     pub(super) fn of_resumed_order(self) -> Self {
-        let is_refused = self.status.is_some_and(|status| (400..500).contains(&status));
         let says_no = matches!(self.kind, ErrorKind::Refused | ErrorKind::Unauthorized | ErrorKind::Nonsense);
-        if is_refused && says_no { self.with_kind(ErrorKind::Gone) } else { self }
+        if self.is_refusal() && says_no { self.with_kind(ErrorKind::Gone) } else { self }
     }
 }
 

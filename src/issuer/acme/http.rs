@@ -101,12 +101,20 @@ struct Directory {
     meta: Option<Meta>,
 }
 
+/// Where an account is asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NewAccountAt {
+    pub(super) new_nonce: String,
+    pub(super) new_account: String,
+}
+
 /// The client for one authority.
 pub(super) struct Http {
     client: reqwest::Client,
     limits: Limits,
     directory: String,
-    meta: Mutex<Meta>,
+    /// As the directory says.
+    read: Mutex<(Meta, NewAccountAt)>,
 }
 
 /// The client as the library takes it.
@@ -132,12 +140,17 @@ impl Http {
             .timeout(limits.request_timeout)
             .build()
             .map_err(|error| HttpError::NoClient(whole(&error)))?;
-        Ok(Self { client, limits, directory: authority.directory.clone(), meta: Mutex::default() })
+        Ok(Self { client, limits, directory: authority.directory.clone(), read: Mutex::default() })
     }
 
     /// What the directory says, once it was read.
     pub(super) fn meta(&self) -> Meta {
-        self.meta.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Where an account is asked for, once the directory was read.
+    pub(super) fn new_account_at(&self) -> NewAccountAt {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
     async fn ask(&self, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Full<Bytes>>, HttpError> {
@@ -169,12 +182,13 @@ impl Http {
     fn read_directory(&self, body: &[u8]) -> Result<(), HttpError> {
         let Ok(directory) = serde_json::from_slice::<Directory>(body) else { return Ok(()) };
         let Directory { new_nonce, new_account, new_order, meta } = directory;
-        for (field, url) in [("newNonce", new_nonce), ("newAccount", new_account), ("newOrder", new_order)] {
-            if !is_https(&url) {
-                return Err(HttpError::BadDirectory { field, url });
+        for (field, url) in [("newNonce", &new_nonce), ("newAccount", &new_account), ("newOrder", &new_order)] {
+            if !is_https(url) {
+                return Err(HttpError::BadDirectory { field, url: url.clone() });
             }
         }
-        *self.meta.lock().unwrap_or_else(PoisonError::into_inner) = meta.unwrap_or_default();
+        let at = NewAccountAt { new_nonce, new_account };
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = (meta.unwrap_or_default(), at);
         Ok(())
     }
 

@@ -149,20 +149,23 @@ impl Order {
         Ok(())
     }
 
-    /// Waits until all is proved, at most for `patience`.
+    /// Waits until all is proved, at most for `patience`; where the authority says that it takes longer, until then, at
+    /// most for `longest`: it may look for what is on show at any moment before.
     ///
     /// # Errors
     /// The authority's own words for the name whose proof failed; [`ErrorKind::Timeout`].
-    pub async fn settled(&mut self, patience: Duration) -> Result<(), AcmeError> {
-        let mut waiting = Waiting::new(patience, "the authority has not checked the proofs");
+    pub async fn settled(&mut self, patience: Duration, longest: Duration) -> Result<(), AcmeError> {
+        let mut waiting = Waiting::new(patience, "the authority has not checked the proofs").stretching_to(longest);
         loop {
             self.look(&mut waiting).await?;
             match self.status {
                 Status::Ready | Status::Processing | Status::Valid => return Ok(()),
                 Status::Invalid => return Err(self.cause().await),
                 Status::Pending if waiting.looks.is_multiple_of(LOOKS_PER_AUTHORIZATION) => {
-                    if let Some(failure) = waiting.within(self.failure()).await?? {
-                        return Err(failure);
+                    match waiting.within(self.failure()).await? {
+                        Ok(Some(failure)) => return Err(failure),
+                        Ok(None) => {}
+                        Err(error) => waiting.note(Err(error))?,
                     }
                 }
                 Status::Pending => {}
@@ -330,10 +333,11 @@ impl Order {
         if let Ok(Some(failure)) = self.failure().await {
             return failure;
         }
-        match &self.inner.state().error {
+        let cause = match &self.inner.state().error {
             Some(problem) => self.context.of_problem(problem),
             None => AcmeError::new(ErrorKind::Refused, "the order is invalid, and no reason is given"),
-        }
+        };
+        cause.ending_the_order()
     }
 }
 

@@ -109,7 +109,7 @@ impl Authorization {
     pub(super) fn failure(&self, context: &Context) -> AcmeError {
         let name = self.name.as_ref().map_or("the domain", DomainName::as_str);
         let failed = self.challenges.iter().find_map(|it| Some((it.challenge, it.error.as_ref()?)));
-        match failed {
+        let failure = match failed {
             Some((challenge, problem)) => {
                 context.of_problem(problem).about(name, Some(challenge)).below(self.is_wildcard)
             }
@@ -118,7 +118,8 @@ impl Authorization {
                 let words = format!("the authorization for {name} is {status}, and no reason is given");
                 AcmeError::new(super::ErrorKind::Unauthorized, &words).about(name, None).below(self.is_wildcard)
             }
-        }
+        };
+        failure.ending_the_order()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Against a real authority, and against one that does everything wrong.
 
-mod fake;
+pub(crate) mod fake;
 mod hostile;
 mod pebble;
 mod real;
@@ -56,7 +56,7 @@ async fn issue(order: &mut Order, csr: &CertificateRequest) -> Result<Vec<Certif
         order.ready(&proof, challenge).await?;
         order.ready(&proof, challenge).await?;
     }
-    order.settled(PATIENCE).await?;
+    order.settled(PATIENCE, PATIENCE).await?;
     order.finalize(&csr.csr_der).await?;
     order.certificate(PATIENCE, None).await
 }
@@ -101,14 +101,14 @@ fn everything_may_go_from_thread_to_thread() {
         let _ = std::mem::size_of::<T>();
     }
     fn all(account: &Account, order: &'static mut Order, proof: &Proof, leaf: &CertificateDer<'_>) {
-        may(Account::enter(&authority("", None), None, None));
+        may(Account::register(&authority("", None), &[], None));
         may(account.order(&[], None, Some(leaf)));
         may(account.resume("", &[]));
         may(account.renewal_window(leaf));
         may(async move {
             order.pending().await?;
             order.ready(proof, crate::issuance::Challenge::Http01).await?;
-            order.settled(PATIENCE).await?;
+            order.settled(PATIENCE, PATIENCE).await?;
             order.finalize(&[]).await?;
             order.certificate(PATIENCE, None).await
         });

@@ -134,7 +134,7 @@ pub struct Account {
     pub ca: String,
     /// The external account's key identifier: another one is another account.
     pub eab_kid: Option<String>,
-    /// The account's URL (RFC 8555, section 7.3).
+    /// The account's URL (RFC 8555, section 7.3). Empty: nobody knows whether the authority has made it.
     pub url: String,
     /// Its key (PKCS#8), sealed.
     pub sealed_key: Box<[u8]>,

@@ -1,25 +1,38 @@
 //! Accounts with authorities: one for each, made once, kept in the inventory, opened when it is first needed.
+//!
+//! An account's key is kept before the authority hears of it, as an account without an URL: whoever comes after a
+//! process that ended in between asks for the account of that key again, and gets the same one.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex as AsyncMutex;
+use zeroize::Zeroizing;
 
 use super::order::Failure;
 use crate::clock::UnixTime;
 use crate::issuance::Authority;
-use crate::issuer::acme::{self, KnownAccount};
+use crate::issuer::acme::{self, ErrorKind, KnownAccount, account_key};
 use crate::name::DomainName;
 use crate::store::StoreError;
 use crate::store::inventory::{self, Inventory};
-use crate::upkeep::custody::Custody;
-use crate::vault::read_secret;
+use crate::upkeep::custody::{Custody, CustodyError};
+use crate::vault::{VaultError, read_secret};
 
 /// So many subjects refused in a row for going too fast, and nobody else is tried before the authority said.
 const REFUSALS_BEFORE_PAUSE: usize = 3;
 /// A pause is no longer than this, whatever is asked for: another subject's limit may be another.
 const PAUSE_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// How long a directory holds: authorities move, and a process may run for years.
+const DIRECTORY_HOLDS: Duration = Duration::from_secs(24 * 3600);
+/// It is not read again within this time: neither when it could not be, nor when what it names leads nowhere all the
+/// same.
+const DIRECTORY_PAUSE: Duration = Duration::from_secs(600);
 
 /// Refusals further apart than this have nothing to do with each other.
 const IN_A_ROW: Duration = Duration::from_secs(15 * 60);
@@ -42,8 +55,8 @@ struct Entrance {
     /// What became of the last try, if that failed, and when it was over: for all who waited meanwhile. An authority
     /// that is silent would else keep them waiting one after the other.
     failed: Option<(Instant, Arc<Authority>, Failure)>,
-    /// The URL of an account that the authority said it does not know. It stays in the inventory until there is
-    /// another one: what a lagging replica says is not always so.
+    /// The URL of an account that the authority said it does not know. Its key stays in the inventory until that was
+    /// asked about, too: what a lagging replica says is not always so.
     gone: Option<String>,
 }
 
@@ -52,18 +65,27 @@ struct Entered {
     as_configured: Arc<Authority>,
     account: Arc<acme::Account>,
     /// As it is stored: made once, it is not made again because the disk is full, or the inventory was lost.
-    stored: Option<inventory::Account>,
+    stored: inventory::Account,
     /// The inventory that has it; `None`: it was not taken yet.
     kept_in: Option<Weak<Inventory>>,
+    /// When the directory was read.
+    read_at: Instant,
+    /// When it is to be read again.
+    outdated_at: Instant,
+}
+
+impl Entrance {
+    /// What was entered with just this configuration.
+    fn entered_as(&mut self, authority: &Arc<Authority>) -> Option<&mut Entered> {
+        self.entered.as_mut().filter(|entered| entered.as_configured == *authority)
+    }
 }
 
 impl Entered {
     async fn keep(&mut self, inventory: &Arc<Inventory>) -> Result<(), StoreError> {
         let kept_in = Arc::downgrade(inventory);
-        if let Some(stored) = &self.stored
-            && !self.kept_in.as_ref().is_some_and(|it| it.ptr_eq(&kept_in))
-        {
-            inventory.put_account(stored).await?;
+        if !self.kept_in.as_ref().is_some_and(|it| it.ptr_eq(&kept_in)) {
+            inventory.put_account(&self.stored).await?;
             self.kept_in = Some(kept_in);
         }
         Ok(())
@@ -90,28 +112,93 @@ impl Accounts {
     /// # Errors
     /// If it cannot be reached or refuses, or the account cannot be kept.
     pub async fn enter(&self, authority: &Arc<Authority>, now: UnixTime) -> Result<Arc<acme::Account>, Failure> {
+        self.enter_at(authority, now, Instant::now()).await
+    }
+
+    async fn enter_at(
+        &self,
+        authority: &Arc<Authority>,
+        now: UnixTime,
+        came_at: Instant,
+    ) -> Result<Arc<acme::Account>, Failure> {
         let slot = self.slot(authority);
-        let came_at = Instant::now();
         let mut slot = slot.lock().await;
         let inventory = self.custody.inventory()?;
-        if let Some(entered) = slot.entered.as_mut().filter(|entered| entered.as_configured == *authority) {
-            entered.keep(&inventory).await?;
-            return Ok(Arc::clone(&entered.account));
+        let Some(entered) = slot.entered_as(authority) else {
+            return self.enter_anew(&mut slot, &inventory, authority, now, came_at).await;
+        };
+        entered.keep(&inventory).await?;
+        let account = Arc::clone(&entered.account);
+        if came_at < entered.outdated_at {
+            return Ok(account);
         }
+        match self.enter_anew(&mut slot, &inventory, authority, now, came_at).await {
+            Ok(account) => Ok(account),
+            // Nobody is worse off with the directory of before.
+            Err(failure) => {
+                tracing::debug!(ca = authority.name, "the directory cannot be read again: {}", failure.problem);
+                Ok(account)
+            }
+        }
+    }
+
+    /// Reads the directory again because what it named leads nowhere, and enters by it; `None` if it was just read.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn enter_again(
+        &self,
+        authority: &Arc<Authority>,
+        account: &Arc<acme::Account>,
+        now: UnixTime,
+    ) -> Result<Option<Arc<acme::Account>>, Failure> {
+        self.enter_again_at(authority, account, now, Instant::now()).await
+    }
+
+    async fn enter_again_at(
+        &self,
+        authority: &Arc<Authority>,
+        account: &Arc<acme::Account>,
+        now: UnixTime,
+        came_at: Instant,
+    ) -> Result<Option<Arc<acme::Account>>, Failure> {
+        let slot = self.slot(authority);
+        let mut slot = slot.lock().await;
+        let inventory = self.custody.inventory()?;
+        match slot.entered_as(authority) {
+            // Somebody else has done it.
+            Some(entered) if !Arc::ptr_eq(&entered.account, account) => Ok(Some(Arc::clone(&entered.account))),
+            Some(entered) if came_at < entered.read_at + DIRECTORY_PAUSE => Ok(None),
+            _ => self.enter_anew(&mut slot, &inventory, authority, now, came_at).await.map(Some),
+        }
+    }
+
+    /// Enters, whether or not somebody has; not if that failed while one waited.
+    async fn enter_anew(
+        &self,
+        slot: &mut Entrance,
+        inventory: &Arc<Inventory>,
+        authority: &Arc<Authority>,
+        now: UnixTime,
+        came_at: Instant,
+    ) -> Result<Arc<acme::Account>, Failure> {
         if let Some((at, as_configured, failure)) = &slot.failed
             && as_configured == authority
             && *at > came_at
         {
             return Err(failure.clone());
         }
-        match self.enter_anew(&inventory, authority, slot.gone.as_deref(), now).await {
+        match self.open(slot, inventory, authority, now, came_at).await {
             Ok(entered) => {
                 let account = Arc::clone(&entered.account);
                 slot.failed = None;
-                slot.entered.insert(entered).keep(&inventory).await?;
+                slot.entered.insert(entered).keep(inventory).await?;
                 Ok(account)
             }
             Err(failure) => {
+                if let Some(entered) = slot.entered_as(authority) {
+                    entered.outdated_at = came_at + DIRECTORY_PAUSE;
+                }
                 if !failure.ca.is_empty() {
                     slot.failed = Some((Instant::now(), Arc::clone(authority), failure.clone()));
                 }
@@ -120,44 +207,88 @@ impl Accounts {
         }
     }
 
-    async fn enter_anew(
+    async fn open(
         &self,
+        slot: &Entrance,
         inventory: &Arc<Inventory>,
         authority: &Arc<Authority>,
-        gone: Option<&str>,
         now: UnixTime,
+        came_at: Instant,
     ) -> Result<Entered, Failure> {
-        let context = context(authority);
-        let (ca, eab_kid) = key(authority);
-        let is_known = |account: &inventory::Account| {
-            account.ca == ca && account.eab_kid == eab_kid && Some(account.url.as_str()) != gone
+        let entered = |account: acme::Account, stored, kept_in| Entered {
+            as_configured: Arc::clone(authority),
+            account: Arc::new(account),
+            stored,
+            kept_in,
+            read_at: came_at,
+            outdated_at: came_at + DIRECTORY_HOLDS,
         };
-        let stored = inventory.accounts().await?.into_iter().find(is_known);
-        let known = match &stored {
-            Some(account) => Some(KnownAccount {
-                key_pkcs8: self.custody.vault().open(&account.sealed_key, &context)?,
-                url: account.url.clone(),
-            }),
+        let failed = |error| Failure::of(authority, &error);
+        let gone = slot.gone.as_deref();
+        let (stored, kept_in) = match &slot.entered {
+            Some(entered) => (Some(entered.stored.clone()), entered.kept_in.clone()),
+            None => (stored_in(inventory, authority).await?, Some(Arc::downgrade(inventory))),
+        };
+        let opened = match &stored {
+            Some(stored) => self.key_of(stored, authority)?,
             None => None,
         };
+        let known = stored.zip(opened);
+        if let Some((stored, key_pkcs8)) = &known
+            && !stored.url.is_empty()
+            && gone != Some(stored.url.as_str())
+        {
+            let known = KnownAccount { url: stored.url.clone(), key_pkcs8: key_pkcs8.clone() };
+            match acme::Account::enter(authority, &known).await {
+                Ok(account) => return Ok(entered(account, stored.clone(), kept_in)),
+                // The key is none.
+                Err(error) if error.kind() == ErrorKind::AccountGone => {
+                    tracing::error!(ca = authority.name, "{error}: another account is made");
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
         let eab_key = match &authority.eab {
-            Some(eab) if known.is_none() => {
-                Some(read_secret(&eab.hmac_key).map_err(|error| Failure::here(authority, error.to_string()))?)
-            }
-            _ => None,
+            Some(eab) => Some(read_secret(&eab.hmac_key).map_err(|error| Failure::here(authority, error.to_string()))?),
+            None => None,
         };
-        let (account, made) =
-            acme::Account::enter(authority, known, eab_key).await.map_err(|error| Failure::of(authority, &error))?;
-        let kept_in = made.is_none().then(|| Arc::downgrade(inventory));
-        let stored = match made {
-            Some(made) => {
-                let sealed_key = self.custody.vault().seal(&made.key_pkcs8, &context)?;
-                tracing::info!(ca = authority.name, "made an account");
-                Some(inventory::Account { ca, eab_kid, url: made.url, sealed_key, made_at: now })
-            }
-            None => stored,
+        let made = |account: acme::Account, stored: inventory::Account| {
+            tracing::info!(ca = authority.name, "made an account");
+            let stored = inventory::Account { url: account.url().to_owned(), made_at: now, ..stored };
+            entered(account, stored, None)
         };
-        Ok(Entered { as_configured: Arc::clone(authority), account: Arc::new(account), stored, kept_in })
+        // Begun before, or unknown to whoever was asked for an order: if it is there after all, it is not made twice.
+        if let Some((stored, key_pkcs8)) = known {
+            match acme::Account::register(authority, &key_pkcs8, eab_key.clone()).await {
+                Ok(account) if gone != Some(account.url()) => return Ok(made(account, stored)),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::AccountGone || gone.is_some() && error.is_refusal() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        let key_pkcs8 = account_key().map_err(failed)?;
+        let sealed_key = self.custody.vault().seal(&key_pkcs8, &context(authority))?;
+        let (ca, eab_kid) = key(authority);
+        let stored = inventory::Account { ca, eab_kid, url: String::new(), sealed_key, made_at: now };
+        inventory.put_account(&stored).await?;
+        let account = acme::Account::register(authority, &key_pkcs8, eab_key).await.map_err(failed)?;
+        Ok(made(account, stored))
+    }
+
+    /// The key of an account; `None` if it never opens: then the account is as good as lost.
+    fn key_of(
+        &self,
+        account: &inventory::Account,
+        authority: &Authority,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, CustodyError> {
+        match self.custody.vault().open(&account.sealed_key, &context(authority)) {
+            Ok(key) => Ok(Some(key)),
+            Err(error @ VaultError::Locked) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(ca = authority.name, "the account's key is lost, and another account is made: {error}");
+                Ok(None)
+            }
+        }
     }
 
     /// Notes that the authority does not know `account` any more: the next who enters makes another one, unless that
@@ -211,6 +342,12 @@ impl Accounts {
 
 fn key(authority: &Authority) -> AccountKey {
     (authority.directory.clone(), authority.eab.as_ref().map(|eab| eab.kid.clone()))
+}
+
+async fn stored_in(inventory: &Inventory, authority: &Authority) -> Result<Option<inventory::Account>, StoreError> {
+    let (ca, eab_kid) = key(authority);
+    let is_it = |account: &inventory::Account| account.ca == ca && account.eab_kid == eab_kid;
+    Ok(inventory.accounts().await?.into_iter().find(is_it))
 }
 
 /// What an account's key is sealed for.

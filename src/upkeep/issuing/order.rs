@@ -4,26 +4,27 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::accounts::Accounts;
 use super::proving::{OnShow, Providers};
 use super::queue::Task;
-use crate::certificate::{facts_of, key_context_of_leaf, key_context_of_spki, prove};
+use crate::certificate::key_context_of_spki;
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
 use crate::control::Kept;
 use crate::issuance::subject::{Subject, challenges_for};
 use crate::issuance::{Authority, OnDemand};
-use crate::issuer::acme::{self, AcmeError, ErrorKind, Proof, Status, check_issued, request, spki_of};
+use crate::issuer::acme::{self, AcmeError, ErrorKind, Proof, Status, request};
 use crate::name::DomainName;
-use crate::store::inventory::{NewCertificate, Order, OrderId, Provenance, StoredCertificate};
+use crate::store::inventory::{Order, OrderId};
 use crate::upkeep::custody::{Custody, CustodyError};
 use crate::upkeep::on_demand::{Asker, Verdict};
 
 /// How long authorities may take to look for what is on show.
 const LOOKING_PATIENCE: Duration = Duration::from_secs(120);
+/// The same where they say that it takes longer: until then they may look at any moment.
+const LONGEST_LOOKING: Duration = Duration::from_secs(1200);
 /// How long it may take in all to prove control: name servers may take minutes.
 const PROVING_PATIENCE: Duration = Duration::from_secs(1800);
 /// How long they may take to sign.
@@ -90,8 +91,10 @@ pub struct Failure {
     pub is_rate_limit: bool,
     /// Whether the account is unknown there.
     pub is_account_gone: bool,
-    /// Whether the order is unknown there, or over.
+    /// Whether the order is unknown there, or cannot be gone on with.
     pub is_order_gone: bool,
+    /// Whether the order is invalid, so that nothing brings it back.
+    pub is_order_over: bool,
     /// The name whose proof failed, if it was one name's.
     pub unproved: Option<Box<DomainName>>,
     /// Whether it may pass by itself: an order under way is then gone on with.
@@ -113,6 +116,7 @@ impl Failure {
             is_rate_limit: kind == ErrorKind::RateLimited,
             is_account_gone: kind == ErrorKind::AccountGone,
             is_order_gone: kind == ErrorKind::Gone,
+            is_order_over: error.is_order_over(),
             unproved: error.unproved().map(Box::new),
             is_passing: matches!(
                 kind,
@@ -144,6 +148,7 @@ impl From<String> for Failure {
             is_rate_limit: false,
             is_account_gone: false,
             is_order_gone: false,
+            is_order_over: false,
             unproved: None,
             is_passing: false,
             is_withdrawn: false,
@@ -192,40 +197,89 @@ impl Workshop {
     }
 
     async fn attempt(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
-        let authority = &job.authority;
-        let inventory = self.custody.inventory()?;
-        if job.under_way.is_none() {
-            // What cannot be kept is not ordered, and no account is made for it.
-            inventory.begin_order(&self.record(job, String::new())).await?;
+        match &job.under_way {
+            Some((id, record)) => self.go_on(job, *id, record).await,
+            None => self.begin(job).await,
         }
-        let account = self.accounts.enter(authority, self.now()).await?;
-        let begun = match &job.under_way {
-            Some((id, record)) => account
-                .resume(&record.url, &record.names)
-                .await
-                .map(|order| (*id, record.clone(), order))
-                .map_err(|error| Failure::of(authority, &error)),
-            None => self.place(job, &account).await,
-        };
-        let (id, record, order) = match begun {
-            Ok(begun) => begun,
-            Err(failure) => {
-                if failure.is_account_gone {
-                    self.accounts.forget(authority, &account).await;
+    }
+
+    /// Places an order, and sees it through.
+    async fn begin(&self, job: &Job) -> Result<Arc<Kept>, Failure> {
+        let inventory = self.custody.inventory()?;
+        // What cannot be kept is not ordered, and no account is made for it.
+        let id = inventory.begin_order(&self.record(job, String::new())).await?;
+        let placed = async {
+            let account = self.accounts.enter(&job.authority, self.now()).await?;
+            match self.place(job, &account).await {
+                Err(failure) if failure.is_account_gone => {
+                    self.accounts.forget(&job.authority, &account).await;
+                    Err(failure)
                 }
-                return Err(failure);
+                placed => placed,
             }
         };
-        self.accounts.note_order(authority);
-        let placed_at = record.placed_at.secs();
-        let done = self.see_through(job, id, record, order).await;
-        if let Err(failure) = &done {
-            let is_fresh = (placed_at..placed_at + ORDER_KEPT_SECS).contains(&self.now().secs());
-            if !(failure.is_passing && is_fresh) {
-                inventory.end_order(id).await?;
+        match placed.await {
+            Ok((id, record, order)) => self.see_through_or_end(job, id, record, order).await,
+            Err(failure) => {
+                // There is no such order.
+                self.end(id).await;
+                Err(failure)
             }
+        }
+    }
+
+    /// Goes on with an order that was placed before.
+    async fn go_on(&self, job: &Job, id: OrderId, record: &Order) -> Result<Arc<Kept>, Failure> {
+        let account = self.accounts.enter(&job.authority, self.now()).await?;
+        match account.resume(&record.url, &record.names).await {
+            Ok(order) => self.see_through_or_end(job, id, record.clone(), order).await,
+            Err(error) => {
+                let failure = Failure::of(&job.authority, &error);
+                if failure.is_account_gone {
+                    self.accounts.forget(&job.authority, &account).await;
+                    return Err(failure);
+                }
+                if self.is_kept(&failure, record) {
+                    return Err(failure);
+                }
+                // Whatever it is that does not let it be read: it would be in the way of every other one.
+                self.end(id).await;
+                Err(Failure { is_order_gone: !failure.is_passing, ..failure })
+            }
+        }
+    }
+
+    async fn see_through_or_end(
+        &self,
+        job: &Job,
+        id: OrderId,
+        record: Order,
+        order: acme::Order,
+    ) -> Result<Arc<Kept>, Failure> {
+        self.accounts.note_order(&job.authority);
+        let done = self.see_through(job, id, record.clone(), order).await;
+        if let Err(failure) = &done
+            && !self.is_kept(failure, &record)
+        {
+            self.end(id).await;
         }
         done
+    }
+
+    /// Whether an order is gone on with at the next attempt.
+    fn is_kept(&self, failure: &Failure, record: &Order) -> bool {
+        let placed_at = record.placed_at.secs();
+        let is_fresh = (placed_at..placed_at.saturating_add(ORDER_KEPT_SECS)).contains(&self.now().secs());
+        failure.is_passing && !failure.is_order_over && is_fresh
+    }
+
+    /// Forgets an order. Where that fails, it is found invalid, or too old, another time: what went wrong with it says
+    /// more.
+    async fn end(&self, id: OrderId) {
+        let ended = async { Ok::<_, CustodyError>(self.custody.inventory()?.end_order(id).await?) };
+        if let Err(error) = ended.await {
+            tracing::warn!("an order that is over cannot be forgotten: {error}");
+        }
     }
 
     /// What is kept of an order; without an URL it was not placed.
@@ -271,13 +325,19 @@ impl Workshop {
         self.keep(job, record, chain).await
     }
 
-    async fn place(&self, job: &Job, account: &acme::Account) -> Result<(OrderId, Order, acme::Order), Failure> {
+    async fn place(&self, job: &Job, account: &Arc<acme::Account>) -> Result<(OrderId, Order, acme::Order), Failure> {
         let failed = |error: AcmeError| Failure::of(&job.authority, &error);
         let names = job.names();
         let profile = job.subject.terms.method.profile.as_deref().or(job.authority.profile.as_deref());
         let replaced = job.replaces.as_ref().filter(|kept| *kept.ca == *job.authority.directory);
         let replaced = replaced.and_then(|kept| kept.certificate.chain().into_iter().next());
-        let order = account.order(&names, profile, replaced.as_ref()).await.map_err(failed)?;
+        let mut ordered = account.order(&names, profile, replaced.as_ref()).await;
+        if ordered.as_ref().is_err_and(AcmeError::is_not_found)
+            && let Some(account) = self.accounts.enter_again(&job.authority, account, self.now()).await?
+        {
+            ordered = account.order(&names, profile, replaced.as_ref()).await;
+        }
+        let order = ordered.map_err(failed)?;
         let record = Order { names, ..self.record(job, order.url().to_owned()) };
         let id = self.custody.inventory()?.begin_order(&record).await?;
         Ok((id, record, order))
@@ -304,48 +364,11 @@ impl Workshop {
         for (proof, challenge) in pending.iter().zip(chosen) {
             order.ready(proof, challenge).await.map_err(failed)?;
         }
-        order.settled(LOOKING_PATIENCE).await.map_err(failed)
+        order.settled(LOOKING_PATIENCE, LONGEST_LOOKING).await.map_err(failed)
     }
 
-    /// Tests what was issued, and keeps it if it is good.
-    async fn keep(&self, job: &Job, record: Order, chain: Vec<CertificateDer<'static>>) -> Result<Arc<Kept>, Failure> {
-        let authority = &job.authority;
-        let wrong = |what: String| Failure::here(authority, what);
-        let now = self.now();
-        let failed = |error: AcmeError| Failure::of(authority, &error);
-        let leaf = chain.first().ok_or_else(|| wrong("the authority sent no certificate".to_owned()))?;
-        let facts = facts_of(leaf).map_err(|error| wrong(format!("the authority's certificate: {error}")))?;
-        let sealed_key = record.sealed_key.ok_or_else(|| wrong("the order's key is not kept".to_owned()))?;
-        // Sealed for its public half: with another one it does not open.
-        let context =
-            key_context_of_leaf(leaf).ok_or_else(|| wrong("the authority's certificate has no key".to_owned()))?;
-        let key = self.custody.vault().open(&sealed_key, &context);
-        let key = key.map_err(|_| {
-            wrong("the authority's certificate is for another key than the one that was sent".to_owned())
-        })?;
-        let spki = spki_of(&key).map_err(failed)?;
-        check_issued(&chain, &spki, &record.names, now).map_err(failed)?;
-        let new = NewCertificate {
-            subject: record.subject,
-            tenant: job.subject.terms.tenant.clone(),
-            role: record.role,
-            provenance: if job.is_on_demand { Provenance::OnDemand } else { Provenance::Acme },
-            ca: record.ca.into(),
-            chain,
-            facts,
-            sealed_key,
-            at: now,
-        };
-        let test = self.custody.closed(new.facts.clone(), &new.chain, &new.sealed_key);
-        // Its first second may be a moment away, by a clock that goes ahead of ours: until then another one serves.
-        prove(&test, &record.names, now.max(new.facts.not_before))
-            .map_err(|error| wrong(format!("what was issued does not work: {error}")))?;
-        let id = self.custody.inventory()?.keep(&new).await?;
-        let stored = StoredCertificate { id, certificate: new, revoked_at: None, ari: None };
-        self.custody.kept(stored).ok_or_else(|| wrong("it was revoked".to_owned()))
-    }
-
-    fn now(&self) -> UnixTime {
+    /// By the wall clock.
+    pub(super) fn now(&self) -> UnixTime {
         self.clock.read().now
     }
 }

@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use super::due::jitter;
-use super::order::Workshop;
+use super::order::{Failure, Workshop};
 use super::queue::{Queue, Task};
 use super::try_lock;
 use super::wanted::{Number, Wanted};
 use crate::clock::UnixTime;
 use crate::control::{Control, Kept};
-use crate::issuance::Acme;
 use crate::issuance::renewal::Window;
+use crate::issuance::{Acme, Authority};
+use crate::issuer::acme::{AcmeError, ErrorKind};
 use crate::name::DomainName;
 use crate::store::inventory::{Ari, Role};
 
@@ -27,8 +29,10 @@ const ROUND_SECS: i64 = 6 * 3600;
 const ASKED_PER_SEC: i64 = 5;
 /// How long a certificate is new: asked about at once.
 const NEW_SECS: i64 = 86_400;
-/// How long an authority that cannot be entered is not asked about other certificates.
+/// How long an authority that does not answer is not asked about other certificates, and the longest that it may want
+/// that itself.
 const SILENCE_SECS: i64 = 600;
+const SILENCE_SECS_MAX: i64 = 86_400;
 
 /// Whom to ask about which certificate, and when.
 pub struct RenewalInfo {
@@ -42,8 +46,26 @@ pub struct RenewalInfo {
 /// Why nothing was said.
 struct Unanswered {
     problem: String,
-    /// Whether nobody else would have been answered.
-    is_silent: bool,
+    /// How long nobody else would be answered.
+    silent_secs: Option<i64>,
+}
+
+impl Unanswered {
+    fn here(problem: &str) -> Self {
+        Self { problem: problem.to_owned(), silent_secs: None }
+    }
+
+    /// The authority was not entered.
+    fn outside(failure: Failure) -> Self {
+        Self { problem: failure.problem, silent_secs: Some(silent_secs(failure.retry_after)) }
+    }
+}
+
+impl From<AcmeError> for Unanswered {
+    fn from(error: AcmeError) -> Self {
+        let is_silent = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::RateLimited);
+        Self { problem: error.problem(), silent_secs: is_silent.then(|| silent_secs(error.retry_after())) }
+    }
 }
 
 /// What an authority said.
@@ -104,10 +126,10 @@ impl RenewalInfo {
             }
             let answer = match answer {
                 Ok(answer) => answer,
-                Err(Unanswered { problem, is_silent }) => {
+                Err(Unanswered { problem, silent_secs }) => {
                     tracing::debug!(domain = %kept.subject, "renewal information: {problem}");
-                    if is_silent {
-                        self.silent.insert(Arc::clone(&kept.ca), now.plus_secs(SILENCE_SECS));
+                    if let Some(secs) = silent_secs {
+                        self.silent.insert(Arc::clone(&kept.ca), now.plus_secs(secs));
                     }
                     self.queue.plan(&number, Some(turn_of(&kept.subject, now, ROUND_SECS)));
                     continue;
@@ -143,25 +165,42 @@ impl RenewalInfo {
             drop(control);
             let workshop = Arc::clone(&self.workshop);
             self.asked.spawn(async move {
-                let asked = async {
-                    let unanswered = |problem| Unanswered { problem, is_silent: false };
-                    let entered = workshop.accounts.enter(&authority, now).await;
-                    let entered = entered.map_err(|it| Unanswered { problem: it.problem, is_silent: true })?;
-                    let leaf = kept.certificate.chain().into_iter().next();
-                    let leaf = leaf.ok_or_else(|| unanswered("it has no leaf".to_owned()))?;
-                    let window = entered.renewal_window(&leaf).await;
-                    let window = window.map_err(|error| unanswered(error.problem()))?;
-                    let secs = |again: std::time::Duration| i64::try_from(again.as_secs()).unwrap_or(i64::MAX);
-                    Ok(match window {
-                        Some((window, again)) => Answer { window: Some(window), ask_again_secs: secs(again) },
-                        None => Answer { window: None, ask_again_secs: ASK_AGAIN_SECS },
-                    })
-                };
-                let answer = asked.await;
+                let answer = ask(&workshop, &authority, &kept, now).await;
                 (kept, answer)
             });
         }
     }
+}
+
+async fn ask(
+    workshop: &Workshop,
+    authority: &Arc<Authority>,
+    kept: &Kept,
+    now: UnixTime,
+) -> Result<Answer, Unanswered> {
+    let account = workshop.accounts.enter(authority, now).await.map_err(Unanswered::outside)?;
+    let leaf = kept.certificate.chain().into_iter().next().ok_or_else(|| Unanswered::here("it has no leaf"))?;
+    let mut window = account.renewal_window(&leaf).await;
+    let is_not_found = |window: &Result<_, AcmeError>| window.as_ref().is_err_and(AcmeError::is_not_found);
+    // Before it is believed that nothing is said any more, it is asked where the directory says today.
+    if is_not_found(&window) {
+        let again = workshop.accounts.enter_again(authority, &account, now).await.map_err(Unanswered::outside)?;
+        if let Some(account) = again {
+            window = account.renewal_window(&leaf).await;
+        }
+    }
+    let window = if is_not_found(&window) { None } else { window? };
+    let secs = |again: Duration| i64::try_from(again.as_secs()).unwrap_or(i64::MAX);
+    Ok(match window {
+        Some((window, again)) => Answer { window: Some(window), ask_again_secs: secs(again) },
+        None => Answer { window: None, ask_again_secs: ASK_AGAIN_SECS },
+    })
+}
+
+/// How long an authority that did not answer is left alone.
+fn silent_secs(retry_after: Option<Duration>) -> i64 {
+    let wanted = retry_after.map_or(0, |after| i64::try_from(after.as_secs()).unwrap_or(i64::MAX));
+    wanted.clamp(SILENCE_SECS, SILENCE_SECS_MAX)
 }
 
 /// Whether it is its subject's own certificate still; `None` if nobody can tell at this moment.
@@ -177,7 +216,7 @@ fn newest(control: &Control, subject: &DomainName) -> Option<Arc<Kept>> {
 
 /// Whether `now` is before the end of a silence, wherever the clock was set meanwhile.
 fn is_before(now: UnixTime, until: UnixTime) -> bool {
-    (1..=SILENCE_SECS).contains(&until.secs().saturating_sub(now.secs()))
+    (1..=SILENCE_SECS_MAX).contains(&until.secs().saturating_sub(now.secs()))
 }
 
 /// The next second after `now` at which it is the turn of a subject's own certificate: always the same in each round of so many, so that a

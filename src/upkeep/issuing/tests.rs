@@ -287,6 +287,17 @@ async fn an_order_goes_on_where_it_was_placed(#[case] authorities: &[&str], #[ca
 }
 
 #[tokio::test]
+async fn an_order_that_was_not_placed_leaves_nothing_behind() {
+    let mut bench = Bench::new(&["a.example", "b.example"], |_| ()).await;
+    bench.step(NOW).await;
+    assert_eq!(bench.begun(&own("a.example")).await, ("one".to_owned(), false));
+    bench.failed(&own("a.example"), failure()).await;
+    bench.failed(&own("b.example"), failure()).await;
+    let inventory = bench.issuing.workshop.custody.inventory().unwrap();
+    assert_eq!(inventory.orders().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn what_is_not_configured_any_more_is_forgotten_and_what_is_asked_for_does_not_wait() {
     let mut bench = Bench::new(&["a.example", "b.example"], |acme| acme.max_orders = 1).await;
     bench.step(NOW).await;

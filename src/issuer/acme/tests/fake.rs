@@ -28,7 +28,7 @@ use crate::issuance::Authority;
 
 /// What is answered at a path.
 #[derive(Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Status, header fields, body; `BASE` in them stands for the authority's own address.
     Says(u16, Vec<(&'static str, String)>, String),
     /// What a good authority says, with this body merged into its own, and header fields instead of its own; a field
@@ -43,16 +43,16 @@ pub(super) enum Reply {
 }
 
 /// A problem document.
-pub(super) fn problem(status: u16, kind: &str, detail: &str) -> Reply {
+pub(crate) fn problem(status: u16, kind: &str, detail: &str) -> Reply {
     let body = json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail, "status": status});
     Reply::Says(status, vec![], body.to_string())
 }
 
-pub(super) fn says(status: u16, body: &str) -> Reply {
+pub(crate) fn says(status: u16, body: &str) -> Reply {
     Reply::Says(status, vec![], body.to_owned())
 }
 
-pub(super) fn but(body: Value) -> Reply {
+pub(crate) fn but(body: Value) -> Reply {
     Reply::But(body, vec![])
 }
 
@@ -61,11 +61,18 @@ struct State {
     script: HashMap<String, VecDeque<Reply>>,
     is_proved: bool,
     is_finalized: bool,
-    /// Paths asked for, and what was signed.
-    seen: Vec<(String, Value)>,
+    seen: Vec<Seen>,
 }
 
-pub(super) struct Fake {
+/// A request.
+struct Seen {
+    path: String,
+    /// What the signature's header says, and what was signed.
+    protected: Value,
+    payload: Value,
+}
+
+pub(crate) struct Fake {
     state: Arc<Mutex<State>>,
     at: SocketAddr,
     root: CertificateDer<'static>,
@@ -73,7 +80,7 @@ pub(super) struct Fake {
 
 impl Fake {
     /// Starts one that answers at each path as scripted, one reply after the other, and well after that.
-    pub(super) async fn start(script: &[(&str, &[Reply])]) -> Self {
+    pub(crate) async fn start(script: &[(&str, &[Reply])]) -> Self {
         let (root, cert, key) = server_certificate();
         let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
@@ -100,14 +107,25 @@ impl Fake {
         Self { state, at, root }
     }
 
-    pub(super) fn authority(&self) -> Authority {
+    pub(crate) fn authority(&self) -> Authority {
         authority(&format!("https://{}/dir", self.at), Some(&self.root))
     }
 
     /// What was signed for `path`, in its order.
-    pub(super) fn signed(&self, path: &str) -> Vec<Value> {
+    pub(crate) fn signed(&self, path: &str) -> Vec<Value> {
         let state = self.state.lock().unwrap();
-        state.seen.iter().filter(|(seen, _)| seen == path).map(|(_, payload)| payload.clone()).collect()
+        state.seen.iter().filter(|seen| seen.path == path).map(|seen| seen.payload.clone()).collect()
+    }
+
+    /// The keys that came with what was signed for `path`, in its order.
+    pub(crate) fn keys(&self, path: &str) -> Vec<Value> {
+        let state = self.state.lock().unwrap();
+        state.seen.iter().filter(|seen| seen.path == path).map(|seen| seen.protected["jwk"].clone()).collect()
+    }
+
+    /// From now on it answers so at `path`, one reply after the other, and well after that.
+    pub(crate) fn script(&self, path: &str, replies: &[Reply]) {
+        self.state.lock().unwrap().script.insert(path.to_owned(), replies.iter().cloned().collect());
     }
 }
 
@@ -121,7 +139,8 @@ async fn answer(
     let body = request.into_body().collect().await?.to_bytes();
     let reply = {
         let mut state = state.lock().unwrap();
-        state.seen.push((path.clone(), payload(&body)));
+        let [protected, payload] = ["protected", "payload"].map(|part| part_of(&body, part));
+        state.seen.push(Seen { path: path.clone(), protected, payload });
         state.script.get_mut(&path).and_then(VecDeque::pop_front).unwrap_or(Reply::Well)
     };
     let base = format!("https://{at}");
@@ -204,11 +223,11 @@ fn well(path: &str, state: &mut State) -> (u16, Vec<(&'static str, String)>, Str
     }
 }
 
-/// What was signed; nothing for what was not.
-fn payload(body: &[u8]) -> Value {
-    let signed: Value = serde_json::from_slice(body).unwrap_or_default();
-    let payload = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str().unwrap_or_default()).unwrap();
-    serde_json::from_slice(&payload).unwrap_or_default()
+/// A part of a JWS; nothing where there is none.
+fn part_of(body: &[u8], name: &str) -> Value {
+    let jws: Value = serde_json::from_slice(body).unwrap_or_default();
+    let part = BASE64_URL_SAFE_NO_PAD.decode(jws[name].as_str().unwrap_or_default()).unwrap();
+    serde_json::from_slice(&part).unwrap_or_default()
 }
 
 /// A body without end.

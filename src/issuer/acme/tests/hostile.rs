@@ -17,9 +17,14 @@ const LIMITS: Limits = Limits {
     max_body_bytes: 64 * 1024,
 };
 
+/// With a new account.
+async fn enter(authority: &Authority) -> Result<Account, AcmeError> {
+    Account::register_within(authority, &account_key().unwrap(), None, LIMITS).await
+}
+
 /// All the way from the directory to the certificate.
 async fn walk(fake: &Fake) -> Result<(), AcmeError> {
-    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await?;
+    let account = enter(&fake.authority()).await?;
     let names = names(&["www.example.com"]);
     let mut order = account.order(&names, None, None).await?;
     let request = request(&names, KeyAlgorithm::EcdsaP256).await?;
@@ -208,6 +213,28 @@ async fn a_proof_that_failed_is_told_with_name_challenge_and_reason() {
     }
 }
 
+/// What an order or a proof is invalid for may be trouble that passes: the order does not come back.
+#[tokio::test]
+async fn what_made_an_order_invalid_ends_it_whatever_it_was() {
+    let trouble = || json!({"type": "urn:ietf:params:acme:error:serverInternal", "detail": "out of paper"});
+    let order = but(json!({"status": "invalid", "error": trouble()}));
+    let proof = but(json!({"status": "invalid", "challenges": [{"type": "http-01", "url": "BASE/challenge",
+        "token": "dG9rZW4", "status": "invalid", "error": trouble()}]}));
+    for (path, reply) in [("/order/1", order), ("/authorization", proof)] {
+        assert!(check(&[(path, &[reply])], Unreachable, "out of paper").await.is_order_over(), "{path}");
+        assert!(!check(&[(path, &vec![says(503, "<html>"); 9])], Unreachable, "503").await.is_order_over(), "{path}");
+    }
+}
+
+/// The order stays pending, so that its proofs are looked at with every fourth look.
+#[tokio::test]
+async fn a_moment_of_trouble_among_many_looks_at_proofs_is_waited_through() {
+    let pending = vec![but(json!({"status": "pending"})); 4];
+    let fake = Fake::start(&[("/order/1", &pending), ("/authorization", &[Reply::Well, says(503, "<html>")])]).await;
+    walk(&fake).await.unwrap();
+    assert_eq!(fake.signed("/authorization").len(), 2);
+}
+
 #[tokio::test]
 async fn moments_of_trouble_are_waited_through() {
     let early = || problem(403, "orderNotReady", "not yet");
@@ -243,12 +270,19 @@ async fn a_request_whose_answer_was_lost_is_not_repeated() {
 
 #[rstest]
 #[case::replaced_before(problem(409, "alreadyReplaced", "it was"))]
-#[case::unknown_there(problem(400, "malformed", "cannot replace what is not ours"))]
+#[case::unknown_there(problem(404, "malformed", "no order for the given certificate"))]
+#[case::of_another_account(problem(
+    403,
+    "unauthorized",
+    "requester account did not request the certificate being replaced"
+))]
+#[case::of_other_names(problem(400, "malformed", "at least one identifier must be the same"))]
+#[case::in_html(says(400, "<html>"))]
 #[case::not_repeated(Reply::Well)]
 #[tokio::test]
 async fn what_is_replaced_is_left_out_if_the_authority_minds(#[case] reply: Reply) {
     let fake = Fake::start(&[("/order", &[reply])]).await;
-    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await.unwrap();
+    let account = enter(&fake.authority()).await.unwrap();
     let (pair, _) = replaceable();
     let order = account.order(&names(&["www.example.com"]), Some("short"), Some(&pair)).await.unwrap();
     assert!(order.url().ends_with("/order/1"));
@@ -257,18 +291,32 @@ async fn what_is_replaced_is_left_out_if_the_authority_minds(#[case] reply: Repl
     assert!(orders.iter().all(|it| it["profile"] == "short" && it["identifiers"][0]["value"] == "www.example.com"));
 }
 
+#[rstest]
+#[case::too_many(problem(429, "rateLimited", "too many"), RateLimited)]
+#[case::no_account(problem(400, "accountDoesNotExist", "who?"), AccountGone)]
+#[case::new_terms(problem(403, "userActionRequired", "agree"), ErrorKind::UserActionRequired)]
+#[case::trouble(problem(500, "serverInternal", "out of paper"), Unreachable)]
 #[tokio::test]
-async fn other_refusals_of_a_replacement_are_final() {
-    let fake = Fake::start(&[("/order", &[problem(429, "rateLimited", "too many")])]).await;
-    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await.unwrap();
+async fn other_refusals_of_a_replacement_are_final(#[case] reply: Reply, #[case] kind: ErrorKind) {
+    let fake = Fake::start(&[("/order", &[reply])]).await;
+    let account = enter(&fake.authority()).await.unwrap();
     let error = account.order(&names(&["www.example.com"]), None, Some(&replaceable().0)).await.unwrap_err();
-    assert_eq!((error.kind(), fake.signed("/order").len()), (RateLimited, 1));
+    assert_eq!((error.kind(), fake.signed("/order").len()), (kind, 1));
+}
+
+#[tokio::test]
+async fn an_order_that_is_refused_whatever_it_replaces_is_refused() {
+    let refused = || problem(403, "rejectedIdentifier", "not for you");
+    let fake = Fake::start(&[("/order", &[refused(), refused()])]).await;
+    let account = enter(&fake.authority()).await.unwrap();
+    let error = account.order(&names(&["www.example.com"]), None, Some(&replaceable().0)).await.unwrap_err();
+    assert_eq!((error.kind(), fake.signed("/order").len()), (ErrorKind::RejectedIdentifier, 2));
 }
 
 #[tokio::test]
 async fn a_profile_that_is_not_offered_is_not_asked_for() {
     let fake = Fake::start(&[]).await;
-    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await.unwrap();
+    let account = enter(&fake.authority()).await.unwrap();
     let of = |(name, description): (&str, &str)| (name.to_owned(), description.to_owned());
     assert_eq!(account.profiles(), [("classic", "as ever"), ("short", "a week")].map(of));
     let error = account.order(&names(&["www.example.com"]), Some("long"), None).await.unwrap_err();
@@ -303,7 +351,7 @@ fn replaceable() -> (CertificateDer<'static>, String) {
 async fn the_authority_says_when_to_renew(#[case] reply: Reply, #[case] expected: Result<u64, ErrorKind>) {
     let (leaf, path) = replaceable();
     let fake = Fake::start(&[(path.as_str(), &[reply])]).await;
-    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await.unwrap();
+    let account = enter(&fake.authority()).await.unwrap();
     let asked = account.renewal_window(&leaf).await.map_err(|error| error.kind());
     let window = Window { start: UnixTime::from_secs(1_893_456_000), end: UnixTime::from_secs(1_893_538_800) };
     assert_eq!(asked, expected.map(|secs| Some((window, Duration::from_secs(secs)))));
@@ -313,11 +361,13 @@ async fn the_authority_says_when_to_renew(#[case] reply: Reply, #[case] expected
 }
 
 #[tokio::test]
-async fn renewal_information_that_is_not_there_is_none() {
+async fn renewal_information_that_is_not_there_is_told_apart_from_none() {
     let (leaf, path) = replaceable();
     let fake = Fake::start(&[(path.as_str(), &[problem(404, "malformed", "no such certificate")])]).await;
-    let (account, _) = Account::enter_within(&fake.authority(), None, None, LIMITS).await.unwrap();
-    assert_eq!(account.renewal_window(&leaf).await.unwrap(), None);
+    let account = enter(&fake.authority()).await.unwrap();
+    assert!(account.renewal_window(&leaf).await.unwrap_err().is_not_found());
+    let fake = Fake::start(&[("/dir", &vec![but(json!({"renewalInfo": null})); 2])]).await;
+    assert_eq!(enter(&fake.authority()).await.unwrap().renewal_window(&leaf).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -342,7 +392,7 @@ async fn a_directory_that_leads_nowhere_is_an_error(
     #[case] words: &str,
 ) {
     let root = server_certificate().0;
-    let error = Account::enter_within(&authority(directory, Some(&root)), None, None, LIMITS).await.unwrap_err();
+    let error = enter(&authority(directory, Some(&root))).await.unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.problem().contains(words), "{error}");
 }
@@ -352,11 +402,11 @@ async fn an_authority_that_is_not_trusted_is_not_talked_to() {
     let fake = Fake::start(&[]).await;
     let mut authority = fake.authority();
     authority.roots = Some(Arc::from([server_certificate().0]));
-    let error = Account::enter_within(&authority, None, None, LIMITS).await.unwrap_err();
+    let error = enter(&authority).await.unwrap_err();
     assert_eq!(error.kind(), Unreachable);
     assert!(error.problem().contains("invalid peer certificate"), "{error}");
     authority.roots = Some(Arc::from([CertificateDer::from(b"no certificate".to_vec())]));
-    let error = Account::enter_within(&authority, None, None, LIMITS).await.unwrap_err();
+    let error = enter(&authority).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Local, "{error}");
     assert!(fake.signed("/dir").is_empty());
 }

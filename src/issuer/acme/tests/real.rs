@@ -6,13 +6,13 @@ use zeroize::Zeroizing;
 use super::pebble::Pebble;
 use super::*;
 use crate::clock;
-use crate::issuance::{Challenge, KeyAlgorithm};
+use crate::issuance::{Challenge, Eab, KeyAlgorithm};
 use crate::secret::SecretSource;
 
 const NO_BAD_NONCES: (&str, &str) = ("PEBBLE_WFE_NONCEREJECT", "0");
 
-async fn enter(pebble: &Pebble, known: Option<&KnownAccount>) -> (Account, Option<KnownAccount>) {
-    Account::enter(&pebble.authority(), known.cloned(), None).await.unwrap()
+async fn register(pebble: &Pebble, key: &[u8]) -> Account {
+    Account::register(&pebble.authority(), key, None).await.unwrap()
 }
 
 #[rstest]
@@ -24,8 +24,7 @@ async fn enter(pebble: &Pebble, known: Option<&KnownAccount>) -> (Account, Optio
 #[tokio::test]
 async fn a_certificate_is_issued(#[case] asked: &[&str], #[case] key: KeyAlgorithm, #[case] bad_nonces: &str) {
     let pebble = Pebble::start(&[("PEBBLE_WFE_NONCEREJECT", bad_nonces)], "");
-    let (account, new) = enter(&pebble, None).await;
-    assert_eq!(new.unwrap().url, account.url());
+    let account = register(&pebble, &account_key().unwrap()).await;
     let names = names(asked);
     let mut order = account.order(&names, Some("unheard-of"), None).await.unwrap();
     assert_eq!(order.status(), Status::Pending);
@@ -50,7 +49,7 @@ async fn a_certificate_is_issued(#[case] asked: &[&str], #[case] key: KeyAlgorit
     // Not offered by this authority.
     assert_eq!(account.renewal_window(&chain[0]).await.unwrap(), None);
     // What is done is done: none of this does anything.
-    order.settled(PATIENCE).await.unwrap();
+    order.settled(PATIENCE, PATIENCE).await.unwrap();
     order.finalize(&request.csr_der).await.unwrap();
     assert_eq!(order.certificate(PATIENCE, None).await.unwrap(), chain);
     // And what cannot be counted as replaced is ordered all the same.
@@ -60,14 +59,16 @@ async fn a_certificate_is_issued(#[case] asked: &[&str], #[case] key: KeyAlgorit
 #[tokio::test]
 async fn an_order_survives_restarts_at_every_step() {
     let pebble = Pebble::start(&[NO_BAD_NONCES], "");
-    let (first, made) = enter(&pebble, None).await;
+    let key_pkcs8 = account_key().unwrap();
+    let first = register(&pebble, &key_pkcs8).await;
+    let known = KnownAccount { url: first.url().to_owned(), key_pkcs8 };
     let names = names(&["www.example.com"]);
     let request = request(&names, KeyAlgorithm::EcdsaP256).await.unwrap();
     let url = first.order(&names, None, None).await.unwrap().url().to_owned();
     // Everything but the account, the order's URL and the key is forgotten in between.
     let resumed = async || {
-        let (account, new) = enter(&pebble, made.as_ref()).await;
-        assert!(new.is_none() && account.url() == first.url() && account.thumbprint() == first.thumbprint());
+        let account = Account::enter(&pebble.authority(), &known).await.unwrap();
+        assert!(account.url() == first.url() && account.thumbprint() == first.thumbprint());
         account.resume(&url, &names).await.unwrap()
     };
     let mut order = resumed().await;
@@ -75,14 +76,16 @@ async fn an_order_survives_restarts_at_every_step() {
     assert_eq!(proofs.len(), 1);
     order.ready(&proofs[0], Challenge::Http01).await.unwrap();
     let mut order = resumed().await;
-    order.settled(PATIENCE).await.unwrap();
+    order.settled(PATIENCE, PATIENCE).await.unwrap();
     let mut order = resumed().await;
     assert_eq!((order.status(), order.pending().await.unwrap()), (Status::Ready, vec![]));
     order.finalize(&csr_for(&request.key_pkcs8, &names).unwrap().csr_der).await.unwrap();
     let chain = resumed().await.certificate(PATIENCE, None).await.unwrap();
     check_issued(&chain, &request.spki_der, &names, clock::now()).unwrap();
 
-    let (other, _) = enter(&pebble, None).await;
+    // The same key is the same account.
+    assert_eq!(register(&pebble, &known.key_pkcs8).await.url(), first.url());
+    let other = register(&pebble, &account_key().unwrap()).await;
     assert_eq!(other.resume(&url, &names).await.unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(first.resume(&format!("{url}x"), &names).await.unwrap_err().kind(), ErrorKind::Gone);
 }
@@ -90,9 +93,10 @@ async fn an_order_survives_restarts_at_every_step() {
 #[tokio::test]
 async fn an_account_that_the_authority_forgot_is_told_apart() {
     let mut pebble = Pebble::start(&[NO_BAD_NONCES], "");
-    let (_, made) = enter(&pebble, None).await;
+    let key_pkcs8 = account_key().unwrap();
+    let known = KnownAccount { url: register(&pebble, &key_pkcs8).await.url().to_owned(), key_pkcs8 };
     pebble.forget_everything();
-    let (account, _) = enter(&pebble, made.as_ref()).await;
+    let account = Account::enter(&pebble.authority(), &known).await.unwrap();
     let error = account.order(&names(&["www.example.com"]), None, None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AccountGone, "{error}");
     let error = account.resume(&format!("https://{}/my-order/1", pebble.api), &[]).await.unwrap_err();
@@ -118,8 +122,8 @@ async fn an_external_account_opens_the_door(#[case] kid: &str, #[case] key: Opti
         authority.eab = Some(Eab { kid: kid.to_owned(), hmac_key: SecretSource::Env("UNUSED".to_owned()) });
     }
     let key = key.map(|key| Zeroizing::new(key.as_bytes().to_vec()));
-    match Account::enter(&authority, None, key).await {
-        Ok((_, new)) => assert!(words.is_empty() && new.is_some()),
+    match Account::register(&authority, &account_key().unwrap(), key).await {
+        Ok(_) => assert!(words.is_empty()),
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::ExternalAccountRequired, "{error}");
             assert!(!words.is_empty() && error.problem().contains(words), "{error}");
@@ -141,7 +145,7 @@ async fn of_several_chains_the_preferred_one_is_taken() {
         let (_, root) = x509_parser::parse_x509_certificate(&der).unwrap();
         roots.push(root.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned());
     }
-    let (account, _) = enter(&pebble, None).await;
+    let account = register(&pebble, &account_key().unwrap()).await;
     let names = names(&["www.example.com"]);
     let request = request(&names, KeyAlgorithm::EcdsaP256).await.unwrap();
     let mut order = account.order(&names, None, None).await.unwrap();
