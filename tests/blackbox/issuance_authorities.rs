@@ -5,6 +5,7 @@ use std::fs;
 use rstest::rstest;
 use tempfile::TempDir;
 
+use crate::estate::in_database;
 use crate::harness::{
     Authority, Curl, Fault, FaultCa, Lockgate, Managed, Pki, Resource, RetryAfter, Setup, eventually, utc,
 };
@@ -337,6 +338,58 @@ fn an_account_that_is_gone_is_made_anew() {
     gate.reconfigure(|setup| setup.domain("b.lockgate.test", NOWHERE).uncertified());
     gate.await_own("b.lockgate.test");
     assert_eq!((authority.accounts(), authority.orders(), gate.orders("ca-0", "failed")), (1, 1, 0.0));
+}
+
+/// Who may say that a certificate is replaced is the account that it was issued to, which is another one by then.
+#[test]
+fn a_certificate_is_renewed_with_another_account() {
+    let pki = Pki::new();
+    let ca = fault_ca(&pki);
+    ca.ari(utc(NOON) + 30 * 86_400, utc(NOON) + 31 * 86_400, 3600);
+    let gate = setup(&pki, &[&ca]).start();
+    gate.await_own(SITE);
+    ca.forget_accounts();
+    let renewed = gate.command(&["cert", "renew", SITE]);
+    assert_eq!(renewed.code, 0, "{}", renewed.text());
+    // Of the account that is gone, of another one, and without a word about what is replaced.
+    let asked: Vec<_> = ca.requests_for(Resource::NewOrder).into_iter().skip(1).collect();
+    assert_eq!(asked.iter().map(|it| it.payload["replaces"].is_string()).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!((ca.orders().len(), ca.accounts(), gate.orders("ca-0", "failed")), (2, 2, 0.0));
+    // And with that one as ever.
+    let renewed = gate.command(&["cert", "renew", SITE]);
+    assert_eq!(renewed.code, 0, "{}", renewed.text());
+    assert!(ca.orders()[2].replaces.is_some());
+}
+
+#[test]
+fn an_account_whose_key_is_lost_is_made_anew() {
+    let pki = Pki::new();
+    let ca = fault_ca(&pki);
+    ca.ari(utc(NOON) + 30 * 86_400, utc(NOON) + 31 * 86_400, 3600);
+    let mut gate = setup(&pki, &[&ca]).expect_error("the account's key is lost").start();
+    gate.await_own(SITE);
+    gate.stop();
+    in_database(&gate, "UPDATE account SET sealed_key = zeroblob(64)");
+    gate.start_again();
+    let renewed = gate.command(&["cert", "renew", SITE]);
+    assert_eq!(renewed.code, 0, "{}", renewed.text());
+    gate.await_log(&["ERROR", "the account's key is lost, and another account is made", "ca-0"]);
+    assert_eq!((ca.orders().len(), ca.accounts()), (2, 2));
+}
+
+/// The key of an external account is often good for one account only.
+#[test]
+fn an_account_is_made_once_although_the_process_ended_before_the_answer_came() {
+    let pki = Pki::new();
+    let ca = fault_ca(&pki);
+    ca.set(Fault::lost_answer().at(Resource::NewAccount));
+    let mut gate = setup(&pki, &[&ca]).start();
+    eventually("an account is made", || (ca.accounts() == 1).then_some(()));
+    gate.kill();
+    ca.heal();
+    gate.start_again();
+    gate.await_own(SITE);
+    assert_eq!((ca.requests_for(Resource::NewAccount).len(), ca.accounts(), ca.orders().len()), (2, 1, 1));
 }
 
 #[test]

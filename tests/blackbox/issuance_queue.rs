@@ -80,9 +80,13 @@ fn an_order_outlives_the_process(#[case] fault: Fault, #[case] until: Resource, 
 #[rstest]
 #[case::half_a_day(DAY_SECS / 2, 1)]
 #[case::two_days(2 * DAY_SECS, 2)]
-fn an_order_is_gone_on_with_for_a_day(#[case] secs: i64, #[case] expected: usize) {
+fn an_order_is_gone_on_with_for_a_day(
+    #[case] secs: i64,
+    #[case] expected: usize,
+    #[values(Resource::Challenge, Resource::Order)] fails: Resource,
+) {
     let (ca, setup) = at_noon();
-    ca.set(Fault::unavailable(RetryAfter::Nothing).at(Resource::Challenge));
+    ca.set(Fault::unavailable(RetryAfter::Nothing).at(fails));
     let gate = setup.domain(SITE, NOWHERE).uncertified().start();
     gate.await_failures(SITE, 1);
     later(&gate, &ca, secs);
@@ -95,16 +99,32 @@ fn an_order_is_gone_on_with_for_a_day(#[case] secs: i64, #[case] expected: usize
     assert_eq!((orders(&ca), ca.accounts()), ((expected, 1), 1));
 }
 
-#[test]
-fn an_order_that_is_gone_is_placed_anew() {
+#[rstest]
+#[case::gone(Fault::problem(404, "malformed", "no such order"))]
+#[case::unreadable(Fault::garbage())]
+#[case::without_end(Fault::endless_body())]
+fn an_order_that_cannot_be_gone_on_with_is_placed_anew(#[case] fault: Fault) {
     let (ca, setup) = at_noon();
     ca.set(Fault::stuck_pending());
     let mut gate = setup.domain(SITE, NOWHERE).uncertified().start();
     eventually("the order is under way", || (!ca.requests_for(Resource::Challenge).is_empty()).then_some(()));
     gate.kill();
     ca.heal();
-    ca.set(Fault::problem(404, "malformed", "no such order").at(Resource::Order).times(1));
+    ca.set(fault.at(Resource::Order).times(1));
     gate.start_again();
+    gate.await_own(SITE);
+    assert_eq!(orders(&ca), (2, 1));
+}
+
+/// Trouble of the authority's own passes; an order that is invalid for it does not come back.
+#[test]
+fn an_invalid_order_is_not_gone_on_with_whatever_it_is_invalid_for() {
+    let (ca, setup) = at_noon();
+    ca.set(Fault::invalid_authorization("serverInternal", "out of paper").times(1));
+    let gate = setup.domain(SITE, NOWHERE).uncertified().start();
+    let failed = gate.await_failures(SITE, 1);
+    assert!(failed.contains("out of paper"), "{failed}");
+    later(&gate, &ca, BACK_OFF_SECS);
     gate.await_own(SITE);
     assert_eq!(orders(&ca), (2, 1));
 }
@@ -303,6 +323,37 @@ fn the_authoritys_window_is_followed() {
     // the old one, which was asked about in the same second, make that the newest again.
     thread::sleep(SOME_TICKS);
     assert_eq!(ca.orders().len(), 2);
+}
+
+#[rstest]
+#[case::for_a_while(RetryAfter::Nothing, false)]
+#[case::as_long_as_it_says(RetryAfter::Secs(8 * 3600), true)]
+fn an_authority_that_does_not_answer_about_one_is_not_asked_about_others(
+    #[case] retry_after: RetryAfter,
+    #[case] is_long: bool,
+) {
+    const NAMES: usize = 24;
+    /// Questions under way at once.
+    const AT_ONCE: usize = 4;
+    let (ca, setup) = at_noon();
+    ca.ari(utc(NOON) + 60 * DAY_SECS, utc(NOON) + 61 * DAY_SECS, 3600);
+    let gate = many(setup, NAMES, NOWHERE).start();
+    let asked = || ca.requests_for(Resource::RenewalInfo).len();
+    eventually("all are asked about", || (asked() == NAMES).then_some(()));
+    thread::sleep(SOME_TICKS);
+    ca.set(Fault::unavailable(retry_after).at(Resource::RenewalInfo));
+    later(&gate, &ca, 3660);
+    eventually("asked again", || (asked() > NAMES).then_some(()));
+    thread::sleep(SOME_TICKS);
+    let before = asked();
+    assert!(before <= NAMES + AT_ONCE, "{before}");
+    // Everybody's turn has come again by then.
+    later(&gate, &ca, 6 * 3600);
+    match is_long {
+        true => thread::sleep(SOME_TICKS),
+        false => eventually("asked again", || (asked() > before).then_some(())),
+    }
+    assert_eq!(asked() == before, is_long, "{before} -> {}", asked());
 }
 
 #[rstest]

@@ -81,13 +81,16 @@ fn the_fault_ca_knows_renewal_windows_and_profiles() {
     assert_eq!(profiles, ["classic", "shortlived"]);
     assert_eq!(ca.requests_for(Resource::NewAccount)[1].external_account().as_deref(), Some("kid-7"));
 
-    let renewal = Wish { names: &[SITE], profile: Some("shortlived"), replaces: Some(&first) };
+    let of_another = Wish { names: &[SITE], profile: Some("shortlived"), replaces: Some(&first) };
+    assert_eq!(problem_of(client.get(of_another)).0, "unauthorized");
+    let own = client.get(wish(&[SITE])).unwrap();
+    let renewal = Wish { replaces: Some(&own), ..of_another };
     client.get(renewal).unwrap();
     let last = ca.orders().pop().unwrap();
-    assert_eq!((last.profile.as_deref(), last.replaces), (Some("shortlived"), Some(first.ari_id().to_string())));
+    assert_eq!((last.profile.as_deref(), last.replaces), (Some("shortlived"), Some(own.ari_id().to_string())));
     assert_eq!(problem_of(client.get(renewal)).0, "alreadyReplaced");
     assert_eq!(problem_of(client.get(Wish { profile: Some("other"), replaces: None, ..renewal })).0, "invalidProfile");
-    assert_eq!(ca.orders().len(), 2);
+    assert_eq!(ca.orders().len(), 3);
     ca.no_ari();
     assert!(client.renewal_info(&first).is_err());
 }

@@ -57,6 +57,10 @@ impl Ca {
         self.seen.push(seen.clone());
         let mut response = match befalling(&mut self.faults, &seen) {
             Some(What::Silence) => return Reply::Never,
+            Some(What::LostAnswer) => {
+                _ = self.route(&seen);
+                return Reply::Never;
+            }
             Some(What::Endless) => return Reply::Endless,
             Some(What::Garbage) => Response::new(Bytes::from_static(b"<html>It works!</html>")),
             Some(What::BadNonce { .. }) => {
@@ -115,11 +119,12 @@ impl Ca {
             Resource::Unknown => return Err(not_found()),
             _ if !seen.is_signed() => return Err(malformed("a POST with a JWS is needed")),
             Resource::NewAccount => return self.new_account(seen),
-            _ => self.know_account(seen)?,
+            _ => {}
         }
+        let account = self.know_account(seen)?;
         let [number, part, which] = [(); 3].map(|()| index(path.next()));
         match seen.resource {
-            Resource::NewOrder => self.new_order(seen),
+            Resource::NewOrder => self.new_order(seen, account),
             Resource::Order => {
                 self.settle(number)?;
                 Ok(self.order(number, 200))
@@ -194,26 +199,36 @@ impl Ca {
         Ok(response)
     }
 
-    fn know_account(&self, seen: &Seen) -> Result<(), Refused> {
+    /// The account's number; `None` where none is needed.
+    fn know_account(&self, seen: &Seen) -> Result<Option<usize>, Refused> {
         let number = seen.account().and_then(|url| url.strip_prefix(&format!("{}/account/", self.base)));
-        let account = number.and_then(|number| self.accounts.get(number.parse::<usize>().ok()?)?.as_ref());
+        let number = number.and_then(|number| number.parse().ok());
+        let known = number.filter(|number: &usize| self.accounts.get(*number).is_some_and(Option::is_some));
         // A certificate may be revoked by its own key too.
         let needs_none = seen.resource == Resource::RevokeCert && seen.protected["jwk"].is_object();
-        if account.is_some() || needs_none {
-            return Ok(());
+        if known.is_some() || needs_none {
+            return Ok(known);
         }
         Err((StatusCode::BAD_REQUEST, "accountDoesNotExist", "no such account".to_owned()))
     }
 
-    fn new_order(&mut self, seen: &Seen) -> Outcome {
-        let order = Order::new(&seen.payload).ok_or_else(|| malformed("an order names identifiers"))?;
+    fn new_order(&mut self, seen: &Seen, account: Option<usize>) -> Outcome {
+        let mut order = Order::new(&seen.payload).ok_or_else(|| malformed("an order names identifiers"))?;
+        order.account = account;
         if let Some(profile) = order.seen.profile.as_ref().filter(|profile| !self.profiles.contains(profile)) {
             return Err((StatusCode::BAD_REQUEST, "invalidProfile", format!("there is no profile {profile:?}")));
         }
-        let is_same = |other: &&Order| other.seen.replaces == order.seen.replaces;
-        let replaced = self.orders.iter().filter(is_same).any(|other| other.standing != Standing::Invalid);
-        if order.seen.replaces.is_some() && replaced {
-            return Err((StatusCode::CONFLICT, "alreadyReplaced", "another order replaces it".to_owned()));
+        if let Some(replaces) = &order.seen.replaces {
+            let brought = |other: &&Order| other.renewal_id.as_ref() == Some(replaces);
+            // RFC 9773, section 5, in the words of Let's Encrypt.
+            if self.orders.iter().find(brought).is_some_and(|other| other.account != account) {
+                let words = "requester account did not request the certificate being replaced by this order";
+                return Err((StatusCode::FORBIDDEN, "unauthorized", words.to_owned()));
+            }
+            let is_same = |other: &&Order| other.seen.replaces.as_ref() == Some(replaces);
+            if self.orders.iter().filter(is_same).any(|other| other.standing != Standing::Invalid) {
+                return Err((StatusCode::CONFLICT, "alreadyReplaced", "another order replaces it".to_owned()));
+            }
         }
         self.orders.push(order);
         Ok(self.order(self.orders.len() - 1, 201))

@@ -21,6 +21,7 @@ pub(super) enum What {
         retry_after: RetryAfter,
     },
     Silence,
+    LostAnswer,
     Garbage,
     Endless,
     /// Every n-th; counts the requests that it looked at.
@@ -71,6 +72,11 @@ impl Fault {
     /// The connection is accepted, the request read, and never answered.
     pub fn silence() -> Self {
         Self::new(What::Silence)
+    }
+
+    /// What is asked for is done, and never answered.
+    pub fn lost_answer() -> Self {
+        Self::new(What::LostAnswer)
     }
 
     /// 200 with something that is not JSON.
@@ -155,7 +161,7 @@ impl Fault {
     fn befalls(&mut self, seen: &Seen) -> bool {
         let is_here = self.at.is_none_or(|at| at == seen.resource);
         match &mut self.what {
-            What::Problem { .. } | What::Silence | What::Garbage | What::Endless => is_here,
+            What::Problem { .. } | What::Silence | What::LostAnswer | What::Garbage | What::Endless => is_here,
             What::BadNonce { every, asked } if is_here && seen.is_signed() => {
                 *asked += 1;
                 *asked % *every == 0

@@ -1,5 +1,8 @@
 //! Orders and their authorizations (RFC 8555, sections 7.1.3 to 7.1.6).
 
+use instant_acme::CertificateIdentifier;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 /// An order as it was accepted, and whether it came to a certificate.
@@ -40,6 +43,10 @@ pub(super) struct Order {
     pub(super) authorizations: Vec<Authorization>,
     pub(super) standing: Standing,
     pub(super) csr: Vec<u8>,
+    /// Who placed it.
+    pub(super) account: Option<usize>,
+    /// What an order that replaces the certificate calls it (RFC 9773, section 4.1).
+    pub(super) renewal_id: Option<String>,
     /// The leaf in PEM.
     pub(super) certificate: Option<String>,
 }
@@ -73,6 +80,8 @@ impl Order {
             identifiers,
             standing: Standing::Pending,
             csr: Vec::new(),
+            account: None,
+            renewal_id: None,
             certificate: None,
         })
     }
@@ -104,6 +113,8 @@ impl Order {
     }
 
     pub(super) fn issued(&mut self, leaf_pem: String) {
+        let leaf = CertificateDer::from_pem_slice(leaf_pem.as_bytes()).expect("a leaf");
+        self.renewal_id = CertificateIdentifier::try_from(&leaf).ok().map(|id| id.to_string());
         self.certificate = Some(leaf_pem);
         self.standing = Standing::Valid;
         self.seen.is_issued = true;
