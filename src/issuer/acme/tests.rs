@@ -16,7 +16,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::http::Limits;
 use super::*;
-use crate::certificate::fixture::{DAY, NOW, pair};
+use crate::certificate::fixture::{DAY, NOW, Pair, pair};
 
 /// What tests wait for at most; everything is on this machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +47,19 @@ fn server_certificate() -> (CertificateDer<'static>, String, String) {
     let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let leaf = params.signed_by(&key, &issuer).unwrap();
     (issuer.der().clone(), leaf.pem(), key.serialize_pem())
+}
+
+/// A certificate that names its issuer's key, as all public ones do; and the path at which its renewal is asked for.
+pub(crate) fn renewable() -> (Pair, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let mut params = CertificateParams::new(vec!["www.example.com".to_owned()]).unwrap();
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    let path = format!("/renewal/{}", CertificateIdentifier::try_from(leaf.der()).unwrap());
+    (Pair { cert: leaf.pem(), key: key.serialize_pem() }, path)
 }
 
 /// From the order's proofs to the certificate.

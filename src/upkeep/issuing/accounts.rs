@@ -4,7 +4,7 @@
 //! process that ended in between asks for the account of that key again, and gets the same one.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::accounts::Accounts;
 use super::due::jitter;
 use super::order::{Failure, Workshop};
 use super::queue::{Queue, Task};
@@ -165,7 +166,7 @@ impl RenewalInfo {
             drop(control);
             let workshop = Arc::clone(&self.workshop);
             self.asked.spawn(async move {
-                let answer = ask(&workshop, &authority, &kept, now).await;
+                let answer = ask(&workshop.accounts, &authority, &kept, now).await;
                 (kept, answer)
             });
         }
@@ -173,18 +174,18 @@ impl RenewalInfo {
 }
 
 async fn ask(
-    workshop: &Workshop,
+    accounts: &Accounts,
     authority: &Arc<Authority>,
     kept: &Kept,
     now: UnixTime,
 ) -> Result<Answer, Unanswered> {
-    let account = workshop.accounts.enter(authority, now).await.map_err(Unanswered::outside)?;
+    let account = accounts.enter(authority, now).await.map_err(Unanswered::outside)?;
     let leaf = kept.certificate.chain().into_iter().next().ok_or_else(|| Unanswered::here("it has no leaf"))?;
     let mut window = account.renewal_window(&leaf).await;
     let is_not_found = |window: &Result<_, AcmeError>| window.as_ref().is_err_and(AcmeError::is_not_found);
     // Before it is believed that nothing is said any more, it is asked where the directory says today.
     if is_not_found(&window) {
-        let again = workshop.accounts.enter_again(authority, &account, now).await.map_err(Unanswered::outside)?;
+        let again = accounts.enter_again(authority, &account, now).await.map_err(Unanswered::outside)?;
         if let Some(account) = again {
             window = account.renewal_window(&leaf).await;
         }
@@ -230,7 +231,53 @@ fn turn_of(subject: &DomainName, now: UnixTime, round_secs: i64) -> UnixTime {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
+    use super::super::accounts::tests::World;
     use super::*;
+    use crate::certificate::fixture::NOW;
+    use crate::issuer::acme::tests::fake::{Reply, problem, says};
+    use crate::issuer::acme::tests::renewable;
+    use crate::store::inventory::CertificateId;
+
+    fn gone() -> Reply {
+        problem(404, "malformed", "there is nothing here")
+    }
+
+    /// `Some(true)`: a window; `Some(false)`: none; `None`: no answer.
+    #[rstest]
+    #[case::just_read(false, &[gone()], &[], Some(false))]
+    #[case::said_elsewhere(true, &[gone()], &[], Some(true))]
+    #[case::said_nowhere(true, &[gone(), gone()], &[], Some(false))]
+    #[case::unreadable(true, &[gone()], &[says(503, "")], None)]
+    #[tokio::test]
+    async fn that_nothing_is_said_any_more_is_believed_once_the_directory_was_read_again(
+        #[case] is_old: bool,
+        #[case] replies: &[Reply],
+        #[case] directory: &[Reply],
+        #[case] expected: Option<bool>,
+    ) {
+        let world = World::new().await;
+        let (pair, path) = renewable();
+        let kept = Kept {
+            id: CertificateId(1),
+            subject: DomainName::parse("www.example.com").unwrap(),
+            tenant: None,
+            role: Role::Own,
+            is_on_demand: false,
+            ca: world.authority.directory.as_str().into(),
+            certificate: Arc::new(pair.parse()),
+            ari: None,
+        };
+        world.accounts.enter(&world.authority, NOW).await.unwrap();
+        if is_old {
+            world.has_entered_before().await;
+        }
+        world.fake.script(&path, replies);
+        world.fake.script("/dir", directory);
+        let answer = ask(&world.accounts, &world.authority, &kept, NOW).await;
+        assert_eq!(answer.map(|answer| answer.window.is_some()).ok(), expected);
+    }
 
     #[test]
     fn everyones_turn_comes_once_a_round_and_not_with_all_others() {

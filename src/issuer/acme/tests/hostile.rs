@@ -324,17 +324,9 @@ async fn a_profile_that_is_not_offered_is_not_asked_for() {
     assert!(error.problem().contains("classic, short"), "{error}");
 }
 
-/// A certificate that names its issuer's key, as all public ones do; and the path at which its renewal is asked for.
 fn replaceable() -> (CertificateDer<'static>, String) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let mut params = CertificateParams::new(vec!["www.example.com".to_owned()]).unwrap();
-    params.use_authority_key_identifier_extension = true;
-    let leaf = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
-    let id = CertificateIdentifier::try_from(leaf.der()).unwrap();
-    let path = format!("/renewal/{id}");
-    (leaf.der().clone(), path)
+    let (pair, path) = renewable();
+    (pair.parse().chain().remove(0), path)
 }
 
 #[rstest]

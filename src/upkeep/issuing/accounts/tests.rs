@@ -13,16 +13,16 @@ use crate::snapshot::Live;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-struct World {
+pub(in crate::upkeep::issuing) struct World {
     _dir: TempDir,
     custody: Arc<Custody>,
-    accounts: Accounts,
-    fake: Fake,
-    authority: Arc<Authority>,
+    pub(in crate::upkeep::issuing) accounts: Accounts,
+    pub(in crate::upkeep::issuing) fake: Fake,
+    pub(in crate::upkeep::issuing) authority: Arc<Authority>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(in crate::upkeep::issuing) async fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let source = KeySource::Made(dir.path().join("vault.key"));
         let custody = Custody::new(dir.path(), source, &Registry::new()).unwrap();
@@ -44,6 +44,14 @@ impl World {
 
     async fn enter_at(&self, at: Instant) -> Arc<acme::Account> {
         self.accounts.enter_at(&self.authority, NOW, at).await.unwrap()
+    }
+
+    /// What it has entered, it entered before any pause.
+    pub(in crate::upkeep::issuing) async fn has_entered_before(&self) {
+        let slot = self.accounts.slot(&self.authority);
+        let mut slot = slot.lock().await;
+        let entered = slot.entered.as_mut().unwrap();
+        entered.read_at = entered.read_at.checked_sub(DIRECTORY_PAUSE).unwrap();
     }
 
     /// URLs of the accounts that are stored, without the authority's own.
