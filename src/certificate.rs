@@ -222,6 +222,15 @@ impl Certificate {
         self.certified_key().map(|_| ()).ok_or(error)
     }
 
+    /// Whether the key opens: tried now if nobody has, so that one that does not is known before a handshake needs it.
+    /// That of a sealed one stays closed.
+    pub fn opens(&self) -> bool {
+        match &self.pair {
+            Pair::Plain(plain) => plain.opened().is_some(),
+            Pair::Sealed(sealed) => sealed.opens(&self.leaf),
+        }
+    }
+
     /// Whether the key has never been asked for.
     #[cfg(test)]
     fn is_closed(&self) -> bool {

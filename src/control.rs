@@ -256,9 +256,11 @@ impl Control {
 
     /// Takes certificates of the inventory in, and publishes what changes by them.
     pub fn take_in(&mut self, kept: Vec<Arc<Kept>>) {
+        let configured = self.live.snapshot();
         for kept in &kept {
             self.kept.put(Arc::clone(kept));
-            self.shelf.put(kept.tenant.as_ref(), &kept.certificate, Some(&kept.subject));
+            let tenant_of = |subject: &DomainName| configured.named(subject).map(|site| site.spec.tenant.as_ref());
+            self.shelf.put_kept(kept, tenant_of);
         }
         self.publish_covered(&kept);
     }

@@ -39,7 +39,7 @@ use access_log::AccessLog;
 use blueprint::{blueprint, public_port, refuse_what_needs_a_restart};
 use crew::Crew;
 use house::House;
-pub use house::control_socket;
+pub use house::{control_socket, forbid_core_dumps};
 pub use reports::broken_diagnostic;
 use reports::{report_broken, warn_of};
 use signals::{Signals, Told};
@@ -144,7 +144,7 @@ struct Server {
 impl Server {
     async fn start(loaded: Loaded, log: logging::Handle) -> Result<Self, StartError> {
         let config = loaded.config.clone();
-        house::forbid_core_dumps();
+        forbid_core_dumps();
         let house = House::enter(&config.data_dir)?;
         let beginning = Beginning::begin(&config.data_dir, clock::now());
         let file_limit = house::raise_file_limit();

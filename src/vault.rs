@@ -15,6 +15,7 @@
 mod envelope;
 mod exec;
 mod local;
+mod once;
 mod places;
 pub mod rotation;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The keys of sealed certificates that are open: only so many at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 use rustls::sign::CertifiedKey;
@@ -125,6 +125,33 @@ impl OpenedKeys {
         };
         self.keep(cell, &key, generation);
         Some(key)
+    }
+
+    /// Whether what `open` opens with the vault opens; asked of it only if it is not known. It is not kept open for that,
+    /// and takes memory only if it does not open.
+    pub(super) fn opens(
+        &self,
+        cell: &OnceLock<Arc<Cell>>,
+        open: impl FnOnce(&dyn OpensKeys) -> Option<Arc<CertifiedKey>>,
+    ) -> bool {
+        let generation = self.generation.load(Ordering::Acquire);
+        match cell.get() {
+            Some(cell) if cell.key.load().is_some() => return true,
+            Some(cell) if cell.broken_in.load(Ordering::Acquire) == generation => return false,
+            _ => {}
+        }
+        let opens = open(&*self.vault).is_some();
+        // Locked, it opens nothing, and that says nothing of a key.
+        if !opens && self.vault.is_open() {
+            cell.get_or_init(Arc::default).broken_in.store(generation, Ordering::Release);
+            note_change();
+        }
+        opens
+    }
+
+    /// Which state of the vault this is: another number whenever what does not open may open again.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether none opens, as the vault is now.

@@ -49,6 +49,11 @@ impl Sealed {
         self.keys.key(self.cell.get_or_init(Arc::default), |vault| self.open(facts, vault))
     }
 
+    /// Whether the key opens, tried now if that is not known, and not kept open.
+    pub(super) fn opens(&self, facts: &Facts) -> bool {
+        self.keys.opens(&self.cell, |vault| self.open(facts, vault))
+    }
+
     /// Whether the key is known not to open, as the vault is now.
     pub(super) fn is_known_broken(&self) -> bool {
         self.keys.is_locked() || self.cell.get().is_some_and(|cell| self.keys.is_broken(cell))
@@ -147,6 +152,21 @@ mod tests {
             assert_eq!(certificate.certified_key().is_some(), serves);
         }
         assert_eq!(vault.asked.load(Ordering::Relaxed), asked, "no flood of handshakes tries it again");
+    }
+
+    #[test]
+    fn a_look_whether_it_opens_keeps_nothing_open() {
+        let (vault, keys) = keys(10);
+        let sound = stored().sealed(&keys);
+        let changed = Stored { key: Vec::new(), ..stored() }.sealed(&keys);
+        assert!([&sound, &changed].iter().all(|it| !it.is_known_broken()), "nobody has looked");
+        let (before, asked) = (key_changes(), vault.asked.load(Ordering::Relaxed));
+        assert!(sound.opens() && !changed.opens() && !changed.opens());
+        assert_eq!((sound.is_known_broken(), changed.is_known_broken(), keys.len()), (false, true, 0));
+        assert!(key_changes() > before && sealed(&sound).cell.get().is_none());
+        assert!(vault.asked.load(Ordering::Relaxed) <= asked + 2, "what is known is not tried again");
+        keys.close_all();
+        assert!(!changed.is_known_broken(), "another state of the vault");
     }
 
     struct Nobody;

@@ -12,6 +12,7 @@ use super::Running;
 use super::failure::Failure;
 use crate::config::{self, Diagnostics};
 use crate::issuance::KeySource;
+use crate::server::forbid_core_dumps;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum VaultCommand {
@@ -24,6 +25,7 @@ pub(super) enum VaultCommand {
 impl VaultCommand {
     pub(super) fn run(self) -> ExitCode {
         super::log_remarks();
+        forbid_core_dumps();
         super::block_on(async {
             match self {
                 Self::Status(status) => status.run().await,

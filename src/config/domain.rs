@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::acme::{Issuing, misfit};
-use super::diagnostic::Wrong;
+use super::diagnostic::{Wrong, shown};
 use super::group::Groups;
 use super::keys;
 use super::load::PairUse;
@@ -191,9 +191,14 @@ fn one_of<T: Clone + Eq + Hash>(known: &mut HashSet<T>, value: T) -> T {
 /// Whose something is.
 ///
 /// # Errors
-/// Nothing is written.
+/// Nothing is written, or what no name has in it.
 pub fn tenant(value: &Value) -> Result<TenantId, Wrong> {
     let text = value.text()?;
+    // Some are what the inventory's columns are parted by.
+    if text.trim().contains(char::is_control) {
+        let message = format!("`tenant` is `{}`, with a control character in it", shown(text));
+        return Err(Wrong::new(message, "write a name without tabs, line ends and the like"));
+    }
     TenantId::new(text).ok_or_else(|| Wrong::new("`tenant` is empty", "write a name, or leave `tenant` out"))
 }
 

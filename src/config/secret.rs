@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::reader::{Reader, Value};
 use super::source::{Unreadable, open_regular};
 use super::values::path;
-use crate::secret::SecretSource;
+use crate::secret::{SecretSource, withhold};
 
 /// Others than the owner may read or write.
 const OTHERS: u32 = 0o066;
@@ -86,7 +86,7 @@ fn vault_file(
     Some(SecretSource::File(file))
 }
 
-/// The name of an environment variable. Whether it is set is for the process to see that needs it: `check` may run in
+/// The name of an environment variable, which from then on no program that is started gets. Whether it is set is for the process to see that needs it: `check` may run in
 /// another environment.
 ///
 /// # Errors
@@ -95,6 +95,7 @@ pub fn variable(value: &Value) -> Result<SecretSource, Wrong> {
     let name = value.text()?.trim();
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if name.bytes().all(is_name) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        withhold(name);
         return Ok(SecretSource::Env(name.to_owned()));
     }
     let message = format!("`{}` is not the name of an environment variable", shown(name));

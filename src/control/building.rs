@@ -1,6 +1,7 @@
 //! How the world is built: what is wanted, certificates and living parts -> sites -> snapshot -> publish.
 
-use std::collections::HashSet;
+use std::cell::LazyCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::living::LivingParts;
@@ -16,13 +17,17 @@ impl Control {
     /// Makes the snapshot of the present blueprint and certificates. Sites that are as they were keep their `Arc`s.
     pub(super) fn publish(&mut self) {
         self.shelf = Shelf::default();
+        // Few are on the shelf for what they were ordered for, often none: the table is made at need.
+        let tenants = LazyCell::new(|| {
+            self.blueprint.domains.iter().map(|spec| (&spec.name, spec.tenant.as_ref())).collect::<HashMap<_, _>>()
+        });
         for spec in &self.blueprint.domains {
             for certificate in spec.certificates.iter().filter_map(|pair| self.good.get(pair)) {
-                self.shelf.put(spec.tenant.as_ref(), certificate, None);
+                self.shelf.put(spec.tenant.as_ref(), certificate);
             }
         }
         for kept in self.kept.all() {
-            self.shelf.put(kept.tenant.as_ref(), &kept.certificate, Some(&kept.subject));
+            self.shelf.put_kept(kept, |subject| tenants.get(subject).copied());
         }
         let configured = self.blueprint.fallback.as_ref().and_then(|pair| self.good.get(pair)).cloned();
         self.common = Arc::new(CommonRanks { configured, last_resort: Arc::clone(&self.internal) as _ });
@@ -139,7 +144,12 @@ impl Control {
             own.extend(ordered(Role::Own).next_back());
         }
         let standby: Vec<_> = ordered(Role::Standby).collect();
-        let store = self.shelf.others_for(spec, &self.kept, &[&own, &standby]);
+        // Also those that were ordered while the domain was another tenant's: they go with it as the last one does.
+        let mut store: Vec<_> = ordered(Role::Own).filter(|it| !own.iter().any(|own| Arc::ptr_eq(own, it))).collect();
+        store.extend(self.shelf.others_for(spec, &self.kept, &[&own, &standby, &store]));
         Ranks { own, store, standby }
     }
 }
+
+#[cfg(test)]
+mod tests;

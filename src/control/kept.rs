@@ -1,6 +1,7 @@
 //! The inventory's certificates, as the world is made of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::certificate::Certificate;
@@ -78,6 +79,11 @@ impl KeptCertificates {
         self.of(subject).iter().rev().find(|kept| kept.role == role)
     }
 
+    /// Those with a higher number than `id`, in the order of their numbers.
+    pub fn after(&self, id: CertificateId) -> impl Iterator<Item = &Arc<Kept>> {
+        self.by_id.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, kept)| kept)
+    }
+
     /// All, in the order of their numbers.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Kept>> {
         self.by_id.values()
@@ -114,5 +120,6 @@ mod tests {
         assert_eq!(all.of(&subject).iter().map(|kept| kept.id.0).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(all.newest(&subject, Role::Own).map(|kept| kept.id), Some(new.id));
         assert_eq!(all.all().count(), 3);
+        assert_eq!(all.after(old.id).map(|kept| kept.id.0).collect::<Vec<_>>(), [2, 3]);
     }
 }

@@ -30,6 +30,7 @@ pub(super) async fn run(
     let fail = |why| DnsError::Exec { program: program.clone(), verb, at: at.to_owned(), why };
     let mut command = Command::new(program);
     command.args(arguments).args([verb, at, value]);
+    crate::secret::withhold_all(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     // A group of its own, so that its children end with it.
     command.process_group(0).kill_on_drop(true);

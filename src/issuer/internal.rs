@@ -16,7 +16,8 @@ use aws_lc_rs::rand;
 use dashmap::DashMap;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
+    date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -64,7 +65,43 @@ struct Authority {
     generation: u64,
     validity: Validity,
     root: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, WipedKey>,
+}
+
+/// A key whose octets are wiped when it is dropped, wherever that is.
+struct WipedKey(KeyPair);
+
+impl WipedKey {
+    fn generate() -> Option<Self> {
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).ok().map(Self)
+    }
+
+    /// PKCS#8 DER.
+    fn der(&self) -> &[u8] {
+        self.0.serialized_der()
+    }
+}
+
+impl Drop for WipedKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl PublicKeyData for WipedKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+impl SigningKey for WipedKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
+    }
 }
 
 struct Leaf {
@@ -96,7 +133,7 @@ impl InternalCa {
     pub fn roots(&self) -> Vec<(Vec<u8>, Zeroizing<Vec<u8>>)> {
         let _making = self.authority.making.lock().unwrap_or_else(PoisonError::into_inner);
         let both = [self.before.load_full(), self.authority.current.load_full()];
-        let export = |it: Arc<Authority>| (it.root.to_vec(), Zeroizing::new(it.issuer.key().serialized_der().to_vec()));
+        let export = |it: Arc<Authority>| (it.root.to_vec(), Zeroizing::new(it.issuer.key().der().to_vec()));
         both.into_iter().flatten().map(export).collect()
     }
 
@@ -220,7 +257,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, format!("Lockgate internal CA {number}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).ok()?;
+        let key = WipedKey::generate()?;
         let root = params.self_signed(&key).ok()?.der().clone();
         Some(Self { generation, validity, root, issuer: Issuer::new(params, key) })
     }
@@ -232,8 +269,8 @@ impl Authority {
         // The two belong together.
         let certificate = Certificate::from_der(vec![root.clone()], der).ok()?;
         let validity = Validity { from_secs: certificate.not_before().secs(), to_secs: certificate.not_after().secs() };
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key_pkcs8), &PKCS_ECDSA_P256_SHA256)
-            .ok()?;
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key_pkcs8), &PKCS_ECDSA_P256_SHA256);
+        let key = key.ok().map(WipedKey)?;
         let issuer = Issuer::from_ca_cert_der(&root, key).ok()?;
         Some(Self { generation, validity, root, issuer })
     }
@@ -253,10 +290,9 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let mut key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).ok()?;
+        let key = WipedKey::generate()?;
         let leaf = params.signed_by(&key, &self.issuer).ok()?;
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialized_der().to_vec()));
-        key.zeroize();
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.der().to_vec()));
         let certificate = Certificate::from_der(vec![leaf.into()], der).ok()?;
         Some(Leaf { generation: self.generation, certificate: Arc::new(certificate) })
     }

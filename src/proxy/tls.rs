@@ -10,7 +10,7 @@ use rustls::server::{
     Acceptor as HelloReader, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ProtocolVersion, ServerConfig, SignatureScheme, SupportedCipherSuite};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -135,9 +135,29 @@ struct Chosen {
 /// The site's certificate for a client. `None`: it has none that is valid now.
 fn choose(shared: &Shared, hello: &ClientHello<'_>, site: &Site) -> Option<Chosen> {
     let now: UnixTime = shared.clock.read().now;
-    let choice = site.certificates.choose(&site.spec.name, now, hello.signature_schemes())?;
+    let ours = &shared.acceptor.template.crypto_provider().cipher_suites;
+    let schemes = usable_schemes(hello.signature_schemes(), hello.cipher_suites(), ours);
+    let choice = site.certificates.choose(&site.spec.name, now, &schemes)?;
     let config = shared.acceptor.config(choice.certificate.certified_key()?, site.slot);
     Some(Chosen { config, slot: site.slot, source: choice.source })
+}
+
+/// Of the schemes that a client verifies, those in which this handshake can be signed. Up to TLS 1.2 the cipher suite
+/// says by what kind of key (RFC 5246, section 7.4.2), and clients that take RSA alone list ECDSA's schemes all the same;
+/// in TLS 1.3 no suite says so, and only clients that speak it offer one of its suites.
+fn usable_schemes<'a>(
+    schemes: &'a [SignatureScheme],
+    offered: &[CipherSuite],
+    ours: &[SupportedCipherSuite],
+) -> Cow<'a, [SignatureScheme]> {
+    let common = ours.iter().filter(|suite| offered.contains(&suite.suite()));
+    if common.clone().any(|suite| suite.tls13().is_some()) {
+        return Cow::Borrowed(schemes);
+    }
+    let is_usable = |scheme: &SignatureScheme| {
+        common.clone().any(|suite| matches!(suite, SupportedCipherSuite::Tls12(suite) if suite.sign.contains(scheme)))
+    };
+    Cow::Owned(schemes.iter().copied().filter(is_usable).collect())
 }
 
 /// The same where the name is no site's, or one of those on demand whose certificate has expired: whoever decides about
@@ -223,7 +243,31 @@ impl ProducesTickets for SiteTickets {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+    use rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+
     use super::*;
+
+    const RSA: SignatureScheme = SignatureScheme::RSA_PSS_SHA256;
+    const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+    /// Nobody signs so any more.
+    const SHA1: SignatureScheme = SignatureScheme::RSA_PKCS1_SHA1;
+
+    #[rstest]
+    #[case::rsa_alone(&[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256], &[RSA])]
+    #[case::ecdsa_alone(&[CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], &[ECDSA])]
+    #[case::both(
+        &[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384],
+        &[ECDSA, RSA]
+    )]
+    #[case::tls13_too(&[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256], &[ECDSA, RSA, SHA1])]
+    #[case::none_of_ours(&[CipherSuite::TLS_RSA_WITH_AES_128_CBC_SHA], &[])]
+    fn what_signs_is_what_a_common_suite_signs_with(
+        #[case] offered: &[CipherSuite],
+        #[case] usable: &[SignatureScheme],
+    ) {
+        assert_eq!(*usable_schemes(&[ECDSA, RSA, SHA1], offered, ALL_CIPHER_SUITES), *usable);
+    }
 
     #[test]
     fn a_ticket_is_good_at_its_own_site_only() {

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::net::UnixListener;
 
 use super::StartError;
@@ -105,8 +105,13 @@ pub fn control_socket(data_dir: &Path) -> PathBuf {
     data_dir.join("control.sock")
 }
 
-/// No core dumps: one would hold every key that is open, and lie on a disk.
+/// No core dumps: one would hold every key that is open, and lie on a disk. Nor may other processes of the same user
+/// read this one's memory and environment, such as the programs that it starts.
 pub fn forbid_core_dumps() {
+    // Where cores go to a program's standard input, no limit holds them back (core(5)).
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("this process cannot be kept from being dumped: {error}");
+    }
     let none = Rlimit { current: Some(0), maximum: getrlimit(Resource::Core).maximum };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!("core dumps cannot be forbidden: {error}");
@@ -123,5 +128,19 @@ pub fn raise_file_limit() -> u64 {
         wanted
     } else {
         current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::dumpable_behavior;
+
+    use super::*;
+
+    #[test]
+    fn nobody_gets_a_dump_neither_a_file_nor_a_program() {
+        forbid_core_dumps();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
     }
 }

@@ -5,6 +5,7 @@
 //! that can only be read, on a disk that takes nothing, serves what is in it; nothing is issued then.
 
 mod attend;
+mod proving;
 mod restore;
 
 use std::collections::HashSet;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::wrap::{CALL_TIMEOUT, Fault, MAX_ANSWER_BYTES, printable};
+use crate::secret::withhold_all;
 
 /// Of what it says on its standard error, this much is looked at for a first line.
 const MAX_COMPLAINT_BYTES: usize = 4 * 1024;
@@ -53,6 +54,7 @@ impl Program {
         let (program, arguments) = self.command.split_first().ok_or("no program is named")?;
         let mut command = Command::new(program);
         command.args(arguments).arg(verb);
+        withhold_all(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that what a shell script started ends with it.
         command.process_group(0).kill_on_drop(true);
@@ -60,10 +62,10 @@ impl Program {
         let pipes = (running.0.stdin.take(), running.0.stdout.take(), running.0.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else { return Err("it has no pipes".to_owned()) };
 
-        let line = Zeroizing::new(STANDARD.encode(octets) + "\n");
+        let line = line(octets);
         let give = async move {
             // One that does not read its input says why by its code and its answer.
-            _ = stdin.write_all(line.as_bytes()).await;
+            _ = stdin.write_all(&line).await;
         };
         let ((), answer, complaint) = tokio::join!(give, read_bounded(stdout), first_line(stderr));
         let answer = answer.map_err(|fault| format!("`{verb}` {fault}"))?;
@@ -74,6 +76,16 @@ impl Program {
         }
         decode(&answer).ok_or_else(|| format!("`{verb}` must answer one line of base64, and answered something else"))
     }
+}
+
+/// A line of base64, at its full length from the beginning: a buffer that grows leaves copies behind.
+fn line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut line = Zeroizing::new(vec![b'\n'; octets.len().div_ceil(3).saturating_mul(4).saturating_add(1)]);
+    if let Some((_, digits)) = line.split_last_mut() {
+        // It has room for exactly that.
+        _ = STANDARD.encode_slice(octets, digits);
+    }
+    line
 }
 
 /// A program under way: killed, with all that it started, when this is dropped before it ended.

@@ -10,13 +10,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
-use crate::secret::SecretSource;
+use crate::secret::{CREDENTIALS_DIRECTORY, SecretSource};
 
 /// Octets of a secret at most: the largest are keys and tokens.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
-
-/// Where systemd puts credentials (systemd.exec(5)).
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// A secret that cannot be had: where it should be, what is wrong there, and what would be right.
 #[derive(Debug, thiserror::Error)]

@@ -9,10 +9,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
-
-use super::wrap::READ_TIMEOUT;
+use super::once::look_at;
+use super::wrap::{READ_TIMEOUT, place_of};
 use super::{KeyWrap, VaultError, WrappedKey, local};
 use crate::issuance::KeySource;
 use crate::secret::SecretSource;
@@ -63,12 +61,13 @@ pub async fn find(source: &KeySource, stored: &[WrappedKey]) -> Result<Found, Va
 }
 
 async fn look_for_next(file: PathBuf) -> Option<Unfinished> {
-    let looking = spawn_blocking(move || {
+    let place = place_of(&file_source(&file));
+    let looking = look_at(&place, READ_TIMEOUT, move || {
         let file = real(&file);
         let next = beside(&file, ".next");
         next.is_file().then_some(Unfinished { next, file })
     });
-    timeout(READ_TIMEOUT, looking).await.ok()?.ok()?
+    looking.await.flatten()
 }
 
 impl Unfinished {
@@ -82,11 +81,9 @@ impl Unfinished {
     /// # Errors
     /// If the directory cannot be written to.
     pub async fn finish(self) -> io::Result<()> {
-        let finishing = spawn_blocking(move || put_in_place(&self.next, &self.file));
-        match timeout(READ_TIMEOUT, finishing).await {
-            Ok(done) => done.map_err(io::Error::other)?,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        let place = place_of(&file_source(&self.file));
+        let finishing = look_at(&place, READ_TIMEOUT, move || put_in_place(&self.next, &self.file));
+        finishing.await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -140,10 +137,12 @@ impl Replacement {
         file_source(&self.next)
     }
 
-    /// Keeps the old key under another name, for backups of the database that only it opens. Says where.
+    /// Keeps the old key under another name, for backups of the database that only it opens. Says where. Whoever does
+    /// not want it calls this all the same, before the data keys are wrapped anew, and removes it at the end: a file that
+    /// cannot have a second name there, such as one that is mounted by itself, cannot be replaced either.
     ///
     /// # Errors
-    /// If the directory cannot be written to.
+    /// If the directory cannot be written to, or the file is not of its file system.
     pub fn keep_old(&self) -> io::Result<PathBuf> {
         for number in 1..=PREVIOUS_MAX {
             let ending = if number == 1 { ".previous".to_owned() } else { format!(".previous.{number}") };

@@ -40,6 +40,7 @@ pub(super) struct TransitKey {
     headers: HeaderMap,
     encrypt: Url,
     decrypt: Url,
+    rotate: Url,
     name: String,
     /// For one answer, its body included.
     pub(super) limit: Duration,
@@ -84,6 +85,7 @@ impl TransitKey {
             headers: headers(transit, env)?,
             encrypt: url("encrypt")?,
             decrypt: url("decrypt")?,
+            rotate: rotate_url(url("keys")?)?,
             name,
             limit: CALL_TIMEOUT,
         })
@@ -123,6 +125,14 @@ impl TransitKey {
         }
     }
 
+    /// Makes a new version of the key, by which everything is encrypted from then on. Older ones go on decrypting.
+    ///
+    /// # Errors
+    /// If Vault cannot be reached or will not, as where the token may only encrypt and decrypt.
+    pub(super) async fn rotate(&self) -> Result<(), Fault> {
+        self.send(&self.rotate, Zeroizing::new(b"{}".to_vec())).await.map(drop)
+    }
+
     /// The body of an answer that is a success.
     async fn ask(
         &self,
@@ -136,12 +146,17 @@ impl TransitKey {
         ));
         let question = Question { plaintext, ciphertext, context: &context };
         serde_json::to_writer(&mut *body, &question).map_err(|error| Fault::Away(error.to_string()))?;
+        self.send(url, body).await
+    }
+
+    async fn send(&self, url: &Url, body: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let request = self.client.post(url.clone()).headers(self.headers.clone()).timeout(self.limit);
         let response = request.body(Bytes::from_owner(body)).send().await.map_err(away)?;
         let status = response.status();
         let location = response.headers().get(LOCATION).map(|to| printable(&String::from_utf8_lossy(to.as_bytes())));
         let body = read_bounded(response).await?;
-        if status == StatusCode::OK {
+        // What makes something new has nothing to say, in some versions.
+        if matches!(status, StatusCode::OK | StatusCode::NO_CONTENT) {
             return Ok(body);
         }
         let words = match location.filter(|_| status.is_redirection()) {
@@ -192,6 +207,12 @@ fn url(address: &Url, transit: &Transit, verb: &str) -> Result<Url, String> {
         .push(verb)
         .push(&transit.key);
     Ok(url)
+}
+
+/// Of the URL of a key, where it is rotated.
+fn rotate_url(mut key: Url) -> Result<Url, String> {
+    key.path_segments_mut().map_err(|()| "its address has no path".to_owned())?.push("rotate");
+    Ok(key)
 }
 
 fn client(transit: &Transit) -> Result<Client, String> {

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use zeroize::Zeroizing;
 
 use super::exec::Program;
 use super::local::{self, LocalKey};
+use super::once::look_at;
 use super::transit::TransitKey;
 use super::{KEY_BYTES, VaultError, WrappedKey};
 use crate::issuance::KeySource;
@@ -71,13 +73,9 @@ impl KeyWrap {
     ) -> Result<Self, VaultError> {
         let place = place_of(source);
         let source = source.clone();
-        let opening = tokio::task::spawn_blocking(move || open(&source, &env));
-        let opened = match timeout(READ_TIMEOUT, opening).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(_)) => Err("reading it failed; this is a fault of Lockgate's".to_owned()),
-            Err(_) => Err(format!("it was not read within {READ_TIMEOUT:?}: see whether its file system answers")),
-        };
-        match opened {
+        let opened = look_at(&place, READ_TIMEOUT, move || open(&source, &env)).await;
+        let slow = || Err(format!("it was not read within {READ_TIMEOUT:?}: see whether its file system answers"));
+        match opened.unwrap_or_else(slow) {
             Ok((identity, was_made, wrapper)) => Ok(Self { place, identity, was_made, wrapper }),
             Err(reason) => Err(VaultError::NoKey { place, reason }),
         }
@@ -109,8 +107,8 @@ impl KeyWrap {
         }
         let payload = payload(data_key, id);
         let wrapped = self.call_wrap(&payload).await.map_err(|fault| self.no_key(fault.reason()))?;
-        // One `cat` for a program, and every data key would lie in the database in plain.
-        if wrapped.windows(data_key.len().max(1)).any(|octets| octets == data_key) {
+        // One `cat` or `base64` for a program, and every data key would lie in the database in plain.
+        if shows(&wrapped, data_key) {
             return Err(self.no_key("it gave the data key back as it was: it must wrap it".to_owned()));
         }
         let back = self.call_unwrap(&wrapped).await.map_err(|fault| self.no_key(fault.reason()))?;
@@ -165,6 +163,18 @@ impl KeyWrap {
         }
     }
 
+    /// Has a service make a new version of its key, which wraps from then on. `None`: it is no service that is known to
+    /// have versions.
+    ///
+    /// # Errors
+    /// What the service says.
+    pub async fn renew_at_service(&self) -> Option<Result<(), String>> {
+        match &self.wrapper {
+            Wrapper::Transit(key) => Some(key.rotate().await.map_err(Fault::reason)),
+            Wrapper::Local(_) | Wrapper::Exec(_) => None,
+        }
+    }
+
     async fn call_wrap(&self, payload: &[u8]) -> Result<Vec<u8>, Fault> {
         match &self.wrapper {
             Wrapper::Local(_) => Err(Fault::Away("it is no service".to_owned())),
@@ -197,7 +207,7 @@ impl fmt::Debug for KeyWrap {
     }
 }
 
-fn place_of(source: &KeySource) -> String {
+pub(super) fn place_of(source: &KeySource) -> String {
     match source {
         KeySource::Made(path) => format!("the file {}", path.display()),
         KeySource::Secret(secret) => secret.to_string(),
@@ -233,6 +243,30 @@ fn open(source: &KeySource, env: &impl Fn(&str) -> Option<OsString>) -> Result<(
 /// What a service or a program wraps: the data key behind its id, so that no two can change places.
 fn payload(data_key: &[u8], id: u32) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([&id.to_be_bytes(), data_key].concat())
+}
+
+/// Whether `wrapped` has the data key in it as it is, or in hexadecimal or base64, whatever stands before and behind it.
+fn shows(wrapped: &[u8], data_key: &[u8]) -> bool {
+    // Programs break lines.
+    let text = Zeroizing::new(wrapped.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect::<Vec<_>>());
+    let has = |octets: &[u8], part: &[u8]| !part.is_empty() && octets.windows(part.len()).any(|window| window == part);
+    let mut digits = Zeroizing::new(vec![0; 2 * data_key.len()]);
+    let is_hex = hex::encode_to_slice(data_key, &mut digits).is_ok()
+        && text.windows(digits.len().max(1)).any(|window| window.eq_ignore_ascii_case(&digits));
+    let is_base64 = || {
+        (0..3).any(|alignment| {
+            let mut octets = Zeroizing::new(Vec::with_capacity(alignment + data_key.len()));
+            octets.resize(alignment, 0);
+            octets.extend_from_slice(data_key);
+            [STANDARD, URL_SAFE].into_iter().any(|alphabet| {
+                let digits = Zeroizing::new(alphabet.encode(&*octets));
+                // Those that neither the octets before nor those behind have a part in.
+                let own = (alignment * 8).div_ceil(6)..octets.len() * 8 / 6;
+                digits.as_bytes().get(own).is_some_and(|own| has(&text, own))
+            })
+        })
+    };
+    has(wrapped, data_key) || is_hex || is_base64()
 }
 
 /// What others say goes to logs and terminals: without control characters, and not endless.

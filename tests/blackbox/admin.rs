@@ -148,10 +148,12 @@ fn who_says_nothing_keeps_nobody_else_out(#[case] metrics: bool) {
     let gate = setup.start();
     let at = if metrics { gate.metrics_address() } else { gate.admin() };
     let silent: Vec<_> = (0..200).map(|_| std::net::TcpStream::connect(at).unwrap()).collect();
-    let open = || std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).unwrap().count();
-    eventually("as many as it takes are accepted", || (open() > 64).then_some(()));
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(open() < 150, "{} are open", open());
+    if gate.count_fds().is_some() {
+        let open = || gate.count_fds().unwrap();
+        eventually("as many as it takes are accepted", || (open() > 64).then_some(()));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(open() < 150, "{} are open", open());
+    }
     drop(silent);
     eventually("others are served", || (plain_get(at, &at.to_string(), "/healthz").status == 200).then_some(()));
 }

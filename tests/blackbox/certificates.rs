@@ -1,6 +1,7 @@
 //! Which certificate a client is shown, at any second (SPEC 5; RELIABILITY 13, 21).
 
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -65,6 +66,22 @@ fn a_domain_that_is_an_address_serves_clients_that_come_to_it() {
     assert_eq!(connection.presented().names, ["127.0.0.1"]);
     assert_eq!(connection.ask(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", gate.https())).text(), "hello");
     assert_eq!(gate.leaf(SITE).names, [SITE]);
+}
+
+/// Clients of TLS 1.2 that take one kind of key say so by their suites, and list the other's schemes all the same.
+#[rstest]
+#[case::rsa_alone("ECDHE-RSA-AES128-GCM-SHA256", true)]
+#[case::ecdsa_alone("ECDHE-ECDSA-AES128-GCM-SHA256", false)]
+#[case::rsa_first("ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256", false)]
+fn the_clients_suites_choose_between_rsa_and_ecdsa(#[case] suites: &str, #[case] is_rsa: bool) {
+    let pki = Pki::new();
+    let (rsa, ecdsa) = (pki.issue(&[SITE]).rsa().leaf(), pki.leaf(SITE));
+    let gate = Lockgate::under(&pki).domain(SITE, Scripted::ok("")).certificate(&rsa).certificate(&ecdsa).start();
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-tls1_2", "-cipher", suites, "-connect", &gate.https().to_string(), "-servername", SITE]);
+    let output = run(&mut client);
+    let shown = if is_rsa { "Server public key is 2048 bit" } else { "Server public key is 256 bit" };
+    assert!(output.code == 0 && output.text().contains(shown), "{}", output.text());
 }
 
 #[rstest]

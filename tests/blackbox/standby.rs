@@ -122,6 +122,30 @@ fn files_that_nobody_renews_get_company_and_a_new_file_wins_at_once() {
     assert_eq!(authority.orders().len(), 1);
 }
 
+/// Nobody shakes hands with a standby before it is needed: whether its key opens is tried all the same.
+#[test]
+fn a_standby_whose_key_was_changed_is_not_counted_on() {
+    let pki = Pki::new();
+    let authority = FaultCa::start(&pki);
+    let end = utc(NOON) + 9 * DAY;
+    let own = pki.issue(&[SITE]).from(NOON).until(&date(end - 1)).leaf();
+    let mut gate = manual(&pki, &authority, &own).expect_error("does not open").start();
+    stop_at(&gate, &[&authority], end - 3 * DAY);
+    gate.await_metric(GUARANTEED, &DOMAIN, (90 * DAY + 1) as f64);
+    gate.stop();
+    authority.set(down());
+    in_database(
+        &gate,
+        "UPDATE certificate SET sealed_key = CAST(substr(sealed_key, 1, 40)
+         || CASE hex(substr(sealed_key, 41, 1)) WHEN '00' THEN x'01' ELSE x'00' END || substr(sealed_key, 42) AS BLOB)",
+    );
+    gate.start_again();
+    gate.await_metric(GUARANTEED, &DOMAIN, (3 * DAY) as f64);
+    gate.await_log(&["ERROR", SITE, "the key of a kept certificate does not open"]);
+    authority.heal();
+    assert_eq!(gate.leaf(SITE), own);
+}
+
 #[test]
 fn files_that_are_renewed_in_time_need_none() {
     let pki = Pki::new();

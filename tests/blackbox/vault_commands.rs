@@ -13,6 +13,7 @@ use lockgate::issuance::KeySource;
 use lockgate::secret::SecretSource;
 use lockgate::store::inventory::Inventory;
 use lockgate::vault::{Vault, WrappedKey, rotation};
+use rstest::rstest;
 
 use crate::cert_commands::{Site, await_issued, command, json};
 use crate::harness::*;
@@ -161,6 +162,28 @@ fn with_a_wrong_key_a_fallback_serves_until_the_right_one_is_back() {
     });
 }
 
+/// As a container's runtime mounts one: the file has a directory around it that is another file system, and goes with
+/// the container.
+#[test]
+fn a_key_file_that_cannot_be_replaced_is_not_changed() {
+    let (site, pki) = (Site::new(), Pki::new());
+    let authority = site.authority().start();
+    let gate = serving(&site, &pki, &authority);
+    let Some(disk) = SmallDisk::mount("1m") else { return };
+    let (file, mounted) = (key_file(&gate), disk.path("key"));
+    fs::copy(&file, &mounted).unwrap();
+    assert_eq!(run(Command::new("mount").arg("--bind").args([&mounted, &file])).code, 0);
+    let before = fs::read(&file).unwrap();
+    let rotated = [&[][..], &["--discard-old"]].map(|how| command(&gate, &[&["vault", "rotate"], how].concat()));
+    let status = json(&gate, &["vault", "status"]);
+    assert_eq!(run(Command::new("umount").arg(&file)).code, 0);
+    for rotated in rotated {
+        assert!(rotated.code == 1 && rotated.stderr.contains("nothing was changed"), "{}", rotated.text());
+    }
+    assert!(status["ok"] == true && status["warnings"] == serde_json::json!([]), "{status}");
+    assert!(fs::read(&mounted).unwrap() == before && !gate.data_dir().join("vault.key.next").exists());
+}
+
 #[test]
 fn a_key_that_is_missing_is_not_made_anew_where_keys_are_sealed() {
     let (site, pki) = (Site::new(), Pki::new());
@@ -212,18 +235,39 @@ fn a_change_of_key_that_was_interrupted_is_finished() {
     assert_survives_a_restart(&mut gate);
 }
 
-#[test]
-fn no_private_key_lies_in_plain_on_the_disk() {
-    let (site, pki) = (Site::new(), Pki::new());
+/// Not in `data_dir`, nor where temporary files go, nor in any log.
+#[rstest]
+#[case::ecdsa("p256")]
+#[case::rsa("rsa2048")]
+fn no_private_key_lies_in_plain_on_the_disk(#[case] kind: &str) {
+    let (site, pki, temporary) = (Site::new(), Pki::new(), tempfile::tempdir().unwrap());
     let authority = site.authority().start();
-    let mut gate = serving(&site, &pki, &authority);
+    let mut gate = site
+        .setup(&pki, &authority)
+        .set("acme.key", &format!("'{kind}'"))
+        .set("access_log.path", "'access.log'")
+        .env("TMPDIR", temporary.path())
+        .domain(SHOP, Scripted::ok(""))
+        .uncertified()
+        .start();
+    await_issued(&gate, SHOP);
+    await_source(&gate, "own");
     assert_eq!(command(&gate, &["cert", "renew", SHOP]).code, 0);
+    assert_eq!(gate.get(SHOP).status, 200);
+    let access_log = gate.config_file().with_file_name("access.log");
+    eventually("a line", || fs::read(&access_log).is_ok_and(|log| !log.is_empty()).then_some(()));
     // While it runs there are a log, its index and a journal; a kill leaves them as they are.
     let keys = private_keys(&gate.data_dir());
     assert_eq!(keys.len(), 4, "two certificates', the account's and the internal authority's");
+    let is_rsa = |key: &&Vec<u8>| key.len() > 1000;
+    assert_eq!(keys.iter().filter(is_rsa).count(), if kind == "rsa2048" { 2 } else { 0 });
+    // What it said is written down, to be looked through like the rest.
+    let said = |gate: &Lockgate| [gate.log(), gate.stdout()].concat().join("\n");
+    let places = [gate.data_dir(), temporary.path().to_owned(), access_log.parent().unwrap().to_owned()];
     for round in ["beside the process", "after a kill"] {
+        fs::write(temporary.path().join("said"), said(&gate)).unwrap();
         for key in &keys {
-            let found = find_in(&gate.data_dir(), key);
+            let found: Vec<_> = places.iter().flat_map(|place| find_in(place, key)).collect();
             assert!(found.is_empty(), "{round}: {found:?}");
         }
         if round == "beside the process" {
@@ -265,26 +309,54 @@ fn private_keys(data_dir: &Path) -> Vec<Vec<u8>> {
     })
 }
 
-/// The 32 octets that make a P-256 key private (RFC 5915, section 3): behind the version of an ECPrivateKey.
-fn scalar(pkcs8: &[u8]) -> &[u8] {
+/// The octets that make a key private: a P-256 key's number (RFC 5915, section 3), behind the version of an
+/// ECPrivateKey; the first prime of an RSA key (RFC 8017, appendix A.1.2).
+fn secret(pkcs8: &[u8]) -> &[u8] {
     let head = [0x02, 0x01, 0x01, 0x04, 0x20];
-    let at = pkcs8.windows(head.len()).position(|octets| octets == head).expect("an ECPrivateKey") + head.len();
-    &pkcs8[at..at + 32]
+    if let Some(at) = pkcs8.windows(head.len()).position(|octets| octets == head) {
+        return &pkcs8[at + head.len()..][..32];
+    }
+    let inside = |der| element(der).0;
+    let (_, rest) = element(inside(pkcs8));
+    let (_, key) = element(rest);
+    let mut rest = inside(inside(key));
+    // Version, modulus and both exponents come before it.
+    for _ in 0..4 {
+        rest = element(rest).1;
+    }
+    let prime = inside(rest);
+    assert!(prime.len() >= 128, "an RSAPrivateKey");
+    &prime[prime.len() - 128..]
+}
+
+/// What an element of DER holds, and what follows it.
+fn element(der: &[u8]) -> (&[u8], &[u8]) {
+    let (head, length) = match der[1] {
+        short @ 0..=127 => (2, usize::from(short)),
+        long => {
+            let octets = usize::from(long & 0x7f);
+            (2 + octets, der[2..2 + octets].iter().fold(0, |length, octet| length << 8 | usize::from(*octet)))
+        }
+    };
+    der[head..].split_at(length)
 }
 
 /// Everything by which the key could be told: its octets, and those in base64 at each alignment and in hexadecimal.
 fn forms(pkcs8: &[u8]) -> Vec<Vec<u8>> {
     let mut forms = vec![pkcs8.to_vec()];
-    let scalar = scalar(pkcs8);
-    forms.extend([scalar.to_vec(), hex::encode(scalar).into_bytes(), hex::encode_upper(scalar).into_bytes()]);
-    // PEM breaks lines every 64 characters: each line of the key as it stands there; the first is the same for all keys.
+    let secret = secret(pkcs8);
+    forms.extend([secret.to_vec(), hex::encode(secret).into_bytes(), hex::encode_upper(secret).into_bytes()]);
+    // PEM breaks lines every 64 characters: each line of the key as it stands there; the first is the same for all keys,
+    // and an RSA key's first ones are public.
     let body = STANDARD.encode(pkcs8);
-    forms.extend(body.as_bytes().chunks(64).skip(1).take(1).map(<[u8]>::to_vec));
+    let secret_at = pkcs8.windows(secret.len()).position(|octets| octets == secret).unwrap();
+    let line = (secret_at * 4 / 3).div_ceil(64).max(1);
+    forms.extend(body.as_bytes().chunks(64).skip(line).take(1).map(<[u8]>::to_vec));
     for alignment in 0..3 {
         // Characters that neither the octets before nor those behind have a part in.
-        let text = STANDARD.encode([&[0; 2][..alignment], scalar].concat());
+        let text = STANDARD.encode([&[0; 2][..alignment], secret].concat());
         let from = (alignment * 8).div_ceil(6);
-        let whole = (alignment + scalar.len()) * 8 / 6;
+        let whole = (alignment + secret.len()) * 8 / 6;
         let part = &text[from..whole];
         forms.push(part.as_bytes().to_vec());
         forms.push(part.replace('+', "-").replace('/', "_").into_bytes());

@@ -3,7 +3,7 @@
 //! Sealed keys stay as they are: what is wrapped anew are the data keys that sealed them, all in one transaction. A
 //! running process has them in memory and goes on.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use crate::cli::text::counted;
 use crate::clock::{self, UnixTime};
 use crate::config;
 use crate::issuance::KeySource;
-use crate::secret::SecretSource;
+use crate::secret::{SecretSource, withhold};
 use crate::store::inventory::Inventory;
 use crate::vault::rotation::{self, Replacement};
 use crate::vault::{KeyWrap, Vault, WrappedKey};
@@ -94,7 +94,13 @@ impl Rotate {
         }
         let wrap = match &change {
             Change::InPlace(file) => before.replace_in(file, &data_dir, self.discard_old, now).await?,
-            Change::Anew(target) => before.wrap_by(target, &data_dir, now).await?,
+            Change::Anew(target) => {
+                // First, so that what is wrapped anew is wrapped by the new one.
+                let renewed = before.wrap.renew_at_service().await;
+                let wrap = before.wrap_by(target, &data_dir, now).await?;
+                tell_of_service(&wrap, renewed);
+                wrap
+            }
             Change::Elsewhere(target, lines) => {
                 let wrap = before.wrap_by(target, &data_dir, now).await?;
                 println!(
@@ -130,6 +136,7 @@ impl To {
             return Ok(Change::Elsewhere(KeySource::Made(file), lines));
         }
         if let Some(name) = &self.to_env {
+            withhold(name);
             let lines = format!("[vault]\nkey_env = {name:?}");
             return Ok(Change::Elsewhere(KeySource::Secret(SecretSource::Env(name.clone())), lines));
         }
@@ -160,6 +167,25 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
         Ok(()) => Ok(directory),
         Err(TryLockError::WouldBlock) => Err(Failure::Work("another `lockgate vault rotate` is under way".to_owned())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// What became of a key that never leaves its service: the data keys being wrapped anew does not change it.
+fn tell_of_service(wrap: &KeyWrap, renewed: Option<Result<(), String>>) {
+    let place = wrap.place();
+    match renewed {
+        Some(Ok(())) => println!(
+            "{place} has a new version, which wraps from now on. Older versions stay there, for backups: retire them \
+             there."
+        ),
+        Some(Err(why)) => println!(
+            "{place} itself was not changed: {why}. Rotate it there, or let the token do it, and call this again: the \
+             data keys were wrapped by the version that it has."
+        ),
+        None => println!(
+            "Whether the key behind {place} is another one is for the program to say: only the data keys were wrapped \
+             anew. To change the key, change it there, and call this again."
+        ),
     }
 }
 
@@ -195,10 +221,10 @@ impl Before {
         let prepared = async {
             let wrap = KeyWrap::open(&replacement.source()).await.map_err(work)?;
             let rewrapped = self.rewrapped(&wrap, now).await?;
-            let kept = if discards_old { None } else { Some(replacement.keep_old().map_err(failed)?) };
-            Ok((rewrapped, kept))
+            let previous = replacement.keep_old().map_err(failed)?;
+            Ok((rewrapped, previous))
         };
-        let (rewrapped, kept) = prepared.await.inspect_err(|_: &Failure| replacement.abandon())?;
+        let (rewrapped, previous) = prepared.await.inspect_err(|_: &Failure| replacement.abandon())?;
         // From here on the new key stays where it is, whatever happens: it may be the one that counts.
         store(data_dir, &rewrapped).await?;
         replacement.finish().map_err(|error| {
@@ -210,14 +236,21 @@ impl Before {
         })?;
         let wrap = check(&KeySource::Secret(SecretSource::File(file.to_owned())), data_dir, now).await?;
         self.tell(&wrap);
-        match kept {
-            Some(previous) => println!(
-                "Backups of {} made before now need the old key, which is kept in {}. Keep a copy of the new one where \
-                 this machine's backups are not.",
-                data_dir.display(),
+        let data_dir = data_dir.display();
+        if discards_old {
+            let previous_file = previous.display();
+            fs::remove_file(&previous).map_err(|error| {
+                Failure::Work(format!(
+                    "the key is changed, but the old one cannot be removed: {previous_file}: {error}"
+                ))
+            })?;
+            println!("The old key is gone: backups of {data_dir} made before now open no more.");
+        } else {
+            println!(
+                "Backups of {data_dir} made before now need the old key, which is kept in {}. Keep a copy of the new one \
+                 where this machine's backups are not.",
                 previous.display()
-            ),
-            None => println!("The old key is gone: backups of {} made before now open no more.", data_dir.display()),
+            );
         }
         Ok(wrap)
     }

@@ -102,6 +102,11 @@ fn a_challenge_fits_its_domain(
     "write letters, digits and hyphens between dots, and nothing else"
 )]
 #[case::tenant("names = [\"a.example\"]\ntenant = \" \"", "`tenant` is empty", "write a value, or leave `tenant` out")]
+#[case::tenant_with_a_control_character(
+    "names = [\"a.example\"]\ntenant = \"a\\u001fb\"",
+    "`tenant` is `a\\u{1f}b`, with a control character in it",
+    "write a name without tabs, line ends and the like"
+)]
 #[case::wildcard(
     "names = [\"a.example\", \"*.a.example\"]\nchallenge = \"http-01\"",
     "`http-01` cannot prove control over `*.a.example`: for a wildcard only dns-01 does",

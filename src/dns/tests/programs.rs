@@ -51,3 +51,16 @@ async fn a_program_that_is_missing_is_named() {
     check(records.present(CHALLENGE, "value").await, "`/nonexistent/hook` did not present");
     check(records.present(CHALLENGE, "value").await, "it cannot be started: No such file");
 }
+
+#[tokio::test]
+async fn a_program_does_not_get_the_secrets_of_others() {
+    let (named, directory) = (named().await, tempfile::tempdir().unwrap());
+    let environment = directory.path().join("environment");
+    let hook = script(&directory, &format!("env > {}", environment.display()));
+    // Two that every test has.
+    assert!(["CARGO_PKG_NAME", "CARGO_PKG_VERSION"].iter().all(|variable| std::env::var_os(variable).is_some()));
+    crate::secret::withhold("CARGO_PKG_NAME");
+    open(&exec(&["sh", &hook], named.address)).present(CHALLENGE, "value").await.unwrap();
+    let environment = std::fs::read_to_string(environment).unwrap();
+    assert!(environment.contains("CARGO_PKG_VERSION=") && !environment.contains("CARGO_PKG_NAME="), "{environment}");
+}

@@ -1,13 +1,14 @@
 //! Opening what is kept, again and again until it is open.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::proving::prove;
 use super::{Contents, Custody, CustodyError};
 use crate::clock::{Clock, UnixTime};
 use crate::control::Control;
@@ -20,6 +21,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// A database that is damaged again so soon has a disk that damages it: another copy of it would help nobody.
 const REPLACE_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How soon is tried again to have the pen: it is mostly held for less.
+const PEN_PAUSE: Duration = Duration::from_millis(5);
 
 /// The inventory on its way.
 pub type Opening = JoinHandle<Result<Contents, CustodyError>>;
@@ -65,7 +69,8 @@ impl Custody {
             Some(opening) => opening.await.ok(),
             None => None,
         };
-        let internal = Arc::clone(lock(&control).internal());
+        tokio::spawn(prove(Arc::clone(&self), Arc::clone(&control)));
+        let internal = Arc::clone(pen(&control).await.internal());
         let (is_unlocked, is_damaged, replaced_at) = (false, false, None);
         let mut attendance = Attendance {
             custody: self,
@@ -107,13 +112,13 @@ impl Attendance {
         match opened {
             Some(Ok(mut found)) => {
                 (self.is_unlocked, self.kept_internal) = (false, None);
-                retain_news(&mut found, &lock(&self.control));
+                retain_news(&mut found, &*pen(&self.control).await);
                 if !self.is_told {
                     self.is_told = self.custody.inventory.load().is_some();
                     _ = self.contents.send(found).await;
                 } else if !found.certificates.is_empty() {
                     // Orders and attempts are as whoever orders knows them.
-                    lock(&self.control).take_in(found.certificates);
+                    pen(&self.control).await.take_in(found.certificates);
                 }
             }
             Some(Err(error)) => tracing::error!("{error}: nothing is issued before it is well"),
@@ -172,7 +177,7 @@ impl Attendance {
         if self.custody.inventory.load().is_some() {
             return None;
         }
-        let known: Vec<_> = lock(&self.control).kept().all().cloned().collect();
+        let known: Vec<_> = pen(&self.control).await.kept().all().cloned().collect();
         let now = self.clock.read().now;
         if !self.is_damaged {
             return Some(self.custody.open_knowing(&known, now).await);
@@ -191,9 +196,23 @@ fn retain_news(found: &mut Contents, control: &Control) {
     found.certificates.retain(|kept| known.get(&kept.id) != Some(&kept.certificate.fingerprint()));
 }
 
-/// The pen. If its last holder panicked, the world it published before is still whole.
-fn lock(control: &Mutex<Control>) -> std::sync::MutexGuard<'_, Control> {
-    control.lock().unwrap_or_else(PoisonError::into_inner)
+/// The pen, as soon as nobody else has it: whoever has may wait for a disk, and must not make a thread wait that others
+/// need. If its last holder panicked, the world it published before is still whole.
+pub(super) async fn pen(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
+    loop {
+        if let Some(pen) = try_pen(control) {
+            return pen;
+        }
+        sleep(PEN_PAUSE).await;
+    }
+}
+
+fn try_pen(control: &Mutex<Control>) -> Option<MutexGuard<'_, Control>> {
+    match control.try_lock() {
+        Ok(pen) => Some(pen),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// What the inventory held, if it opens within `patience`; else it goes on opening.

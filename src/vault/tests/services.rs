@@ -93,6 +93,20 @@ async fn a_program_is_told_what_to_do_behind_its_own_words() {
 #[case::answers_words("echo 'not base64!'", "`wrap` must answer one line of base64")]
 #[case::answers_much("cat /dev/zero", "`wrap` answered more than 65536 octets")]
 #[case::wraps_nothing("cat", "it gave the data key back as it was")]
+#[case::wraps_in_base64("base64", "it gave the data key back as it was")]
+#[case::wraps_in_base64_behind_words(
+    "{ printf ab; base64 -d; } | base64 | base64",
+    "it gave the data key back as it was"
+)]
+#[case::wraps_in_base64_behind_more(
+    "{ printf abcde; base64 -d; } | base64 -w 20 | base64",
+    "it gave the data key back"
+)]
+#[case::wraps_in_hexadecimal("base64 -d | od -An -vtx1 | base64", "it gave the data key back as it was")]
+#[case::wraps_in_large_hexadecimal(
+    "base64 -d | od -An -vtx1 | tr a-f A-F | base64",
+    "it gave the data key back as it was"
+)]
 #[case::unwraps_nothing("[ $1 = wrap ] && echo aGVsbG8= || exit 7", "`unwrap` ended with exit status: 7")]
 #[case::unwraps_another("echo aGVsbG8=", "it does not unwrap what it wrapped")]
 #[tokio::test]
@@ -159,6 +173,14 @@ async fn engine(State(engine): State<Arc<Engine>>, uri: Uri, headers: HeaderMap,
     if headers.get("x-vault-token").is_none_or(|token| token != TOKEN) {
         return errors(StatusCode::FORBIDDEN, "permission denied");
     }
+    if let Some(key) = uri.path().strip_suffix("/rotate") {
+        let may = key.ends_with("/keys/lockgate");
+        return if may {
+            StatusCode::NO_CONTENT.into_response()
+        } else {
+            errors(StatusCode::FORBIDDEN, "not this one")
+        };
+    }
     let (verb, key) = uri.path().rsplit_once('/').unwrap();
     let turned = |text: &str| STANDARD.encode(STANDARD.decode(text).unwrap().iter().map(|o| !o).collect::<Vec<_>>());
     let data = if verb.ends_with("/encrypt") {
@@ -214,6 +236,23 @@ async fn vaults_transit_engine_wraps() {
         assert_eq!(headers.get("x-vault-namespace"), None);
         assert_eq!(question["context"], STANDARD.encode("lockgate vault"));
     }
+}
+
+#[tokio::test]
+async fn the_engine_is_told_to_make_a_new_version_of_its_key() {
+    let dir = TempDir::new().unwrap();
+    let (engine, address) = serve(None).await;
+    let renew = async |key: &str| {
+        let transit = Transit { key: key.to_owned(), ..transit(&dir, &address) };
+        KeyWrap::open(&KeySource::Transit(transit)).await.unwrap().renew_at_service().await.unwrap()
+    };
+    renew("lockgate").await.unwrap();
+    let refused = renew("another").await.unwrap_err();
+    assert!(refused.contains("403 Forbidden: not this one"), "{refused}");
+    assert!(wrap_with(&kek(1)).await.renew_at_service().await.is_none());
+    let asked = engine.asked.lock().unwrap();
+    let paths = asked.iter().map(|(path, ..)| path.as_str()).collect::<Vec<_>>();
+    assert_eq!(paths, ["/v1/transit/keys/lockgate/rotate", "/v1/transit/keys/another/rotate"]);
 }
 
 #[tokio::test]

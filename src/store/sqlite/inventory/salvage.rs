@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
+use tokio::task::spawn_blocking;
 
 use super::super::super::StoreError;
 use super::super::super::inventory::FILE;
@@ -21,7 +22,9 @@ use super::{LAYOUT, PAGE_BYTES};
 use crate::clock::UnixTime;
 
 /// The fresh database until it is complete.
-const SALVAGED: Layout = Layout { file: "certificates.db.salvaged", ..LAYOUT };
+const SALVAGING: Layout = Layout { file: "certificates.db.salvaging", ..LAYOUT };
+/// The same once all of it is on the disk: only then does it have this name.
+const SALVAGED: &str = "certificates.db.salvaged";
 /// The copy that is read.
 const COPY: &str = "certificates.db.copy";
 
@@ -63,7 +66,7 @@ const PAGES_AT: u64 = 28;
 
 /// Puts a database in its place that was complete when the process ended.
 pub(super) fn finish(data_dir: &Path) -> Result<(), StoreError> {
-    let (path, salvaged) = (data_dir.join(FILE), data_dir.join(SALVAGED.file));
+    let (path, salvaged) = (data_dir.join(FILE), data_dir.join(SALVAGED));
     // The damaged one only goes once the other is complete.
     if path.symlink_metadata().is_ok() || salvaged.symlink_metadata().is_err() {
         return Ok(());
@@ -80,28 +83,45 @@ pub(super) async fn replace(data_dir: &Path, now: UnixTime) -> Result<(Option<Pa
     if path.symlink_metadata().is_err() {
         return Ok((None, 0));
     }
-    let salvaged = data_dir.join(SALVAGED.file);
-    files::remove(&salvaged).map_err(broken)?;
+    let (salvaging, salvaged) = (data_dir.join(SALVAGING.file), data_dir.join(SALVAGED));
+    files::remove(&salvaging).and_then(|()| files::remove(&salvaged)).map_err(broken)?;
     let rows = salvage(data_dir).await;
     files::remove(&data_dir.join(COPY)).map_err(broken)?;
     let rows = rows?;
-    fs::File::open(&salvaged).and_then(|file| file.sync_all()).map_err(broken)?;
-    let set_aside = files::set_aside(&path, now).map_err(broken)?;
-    fs::rename(&salvaged, &path).map_err(broken)?;
-    Ok((set_aside, rows))
+    let directory = data_dir.to_owned();
+    let replaced = in_background(move || {
+        // What stands in a log yet would stay behind under the old name, and nobody would miss it.
+        if files::has_log_with_content(&salvaging) {
+            return Err(io::Error::other("what was carried over is not all in its file"));
+        }
+        fs::File::open(&salvaging)?.sync_all()?;
+        fs::rename(&salvaging, &salvaged)?;
+        fs::File::open(&directory)?.sync_all()?;
+        let path = directory.join(FILE);
+        let set_aside = files::set_aside(&path, now)?;
+        fs::rename(&salvaged, &path)?;
+        Ok(set_aside)
+    });
+    Ok((replaced.await.map_err(broken)?, rows))
+}
+
+/// Waits for the disk where nobody else has to wait with it.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 async fn salvage(data_dir: &Path) -> Result<u64, StoreError> {
     let (path, copy) = (data_dir.join(FILE), data_dir.join(COPY));
     let broken = |e: io::Error| error(&path, e.into());
     // Closed, it has all of its pages in the file.
-    Sqlite::open_sound(&SALVAGED, data_dir).await?.close().await;
-    let first_page = fs::read(data_dir.join(SALVAGED.file)).map_err(broken)?;
+    Sqlite::open_sound(&SALVAGING, data_dir).await?.close().await;
+    let first_page = fs::read(data_dir.join(SALVAGING.file)).map_err(broken)?;
     // As little as possible is mended: an untouched first page knows best.
     for mended_bytes in [0, HEADER_BYTES, PAGE_BYTES as usize] {
-        let mended = first_page.get(..mended_bytes).unwrap_or_default();
-        copy_mended(&path, &copy, mended).map_err(broken)?;
-        let fresh = Sqlite::open_sound(&SALVAGED, data_dir).await?;
+        let mended = first_page.get(..mended_bytes).unwrap_or_default().to_vec();
+        let (from, to) = (path.clone(), copy.clone());
+        in_background(move || copy_mended(&from, &to, &mended)).await.map_err(broken)?;
+        let fresh = Sqlite::open_sound(&SALVAGING, data_dir).await?;
         let carried = carry_all(&fresh, &copy).await;
         fresh.close().await;
         if let Some(rows) = carried? {
@@ -158,7 +178,19 @@ async fn carry_all_on(conn: &mut SqliteConnection, copy: &Path) -> Result<Option
         rows = rows.saturating_add(carried);
     }
     carry_numbers(conn).await?;
+    empty_log(conn).await?;
     Ok(Some(rows))
+}
+
+/// Writes the log back. Closing does it, too, but keeps to itself whether it could.
+async fn empty_log(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let (busy, in_log, written): (i64, i64, i64) =
+        sqlx::query_as("PRAGMA main.wal_checkpoint(TRUNCATE)").fetch_one(conn).await?;
+    if busy != 0 || in_log != written {
+        let what = format!("of {in_log} pages that were carried over {written} could be written to their file");
+        return Err(sqlx::Error::Io(io::Error::other(what)));
+    }
+    Ok(())
 }
 
 /// Goes through a table of the copy.
@@ -276,4 +308,26 @@ async fn carry_numbers(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         sqlx::query(AssertSqlSafe(raise)).bind(table).bind(given).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody else in the file stands for all that keeps pages in the log: SQLite tells both in the same way.
+    #[tokio::test]
+    async fn what_is_not_written_back_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let fresh = Sqlite::open_sound(&SALVAGING, dir.path()).await.unwrap();
+        let (mut reader, mut writer) = (fresh.reader().await.unwrap(), fresh.writer().await.unwrap());
+        sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *writer).await.unwrap();
+        sqlx::query("BEGIN").execute(&mut *reader).await.unwrap();
+        sqlx::query("SELECT count(*) FROM secret").execute(&mut *reader).await.unwrap();
+        let write = "INSERT INTO secret (name, sealed, public) VALUES ('a', x'00', x'00')";
+        sqlx::query(write).execute(&mut *writer).await.unwrap();
+        assert!(matches!(empty_log(&mut writer).await, Err(sqlx::Error::Io(_))));
+        sqlx::query("COMMIT").execute(&mut *reader).await.unwrap();
+        empty_log(&mut writer).await.unwrap();
+        assert!(!files::has_log_with_content(&dir.path().join(SALVAGING.file)));
+    }
 }
