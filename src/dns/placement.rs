@@ -60,11 +60,14 @@ impl Resolver {
         if self.servers.is_empty() || self.primary.is_some() {
             return self.clone();
         }
-        let found = timeout(HOME_PATIENCE, self.home_of(at, port)).await;
-        Self { home: found.ok().flatten().into_iter().collect(), ..self.clone() }
+        Self { home: self.home(at, port).await.into_iter().collect(), ..self.clone() }
     }
 
     /// The first that answers of the name servers of the zone around `at`, whose own name is not asked about.
+    pub(super) async fn home(&self, at: &Name, port: u16) -> Option<SocketAddr> {
+        timeout(HOME_PATIENCE, self.home_of(at, port)).await.ok().flatten()
+    }
+
     async fn home_of(&self, at: &Name, port: u16) -> Option<SocketAddr> {
         let zone = self.zone_of(&at.base_name()).await.ok()?;
         let mut asking = JoinSet::new();

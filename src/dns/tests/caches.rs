@@ -51,14 +51,20 @@ impl Drop for Cache {
     }
 }
 
-/// That the record is not there yet is what nobody may ask the cache: it would say so for a minute.
-#[tokio::test]
-async fn a_resolver_with_a_cache_is_not_asked_for_a_record_before_it_is_set() {
+/// An own name server of the zones, and a cache in front of it.
+async fn cached() -> (Named, Cache) {
     let named = named().await;
     let world = named.address;
     let cache = tokio::task::spawn_blocking(move || Cache::start(world)).await.unwrap();
+    (named, cache)
+}
+
+/// That the record is not there yet is what nobody may ask the cache: it would say so for a minute.
+#[tokio::test]
+async fn a_resolver_with_a_cache_is_not_asked_for_a_record_before_it_is_set() {
+    let (named, cache) = cached().await;
     let hoster = super::records(&named);
-    let asking = open(&exec(&["true"], cache.address)).with_zones_at(world.port());
+    let asking = open(&exec(&["true"], cache.address)).with_zones_at(named.address.port());
     for name in ["_acme-challenge.new.example.test", "_acme-challenge.delegated.example.test"] {
         let shown = asking.place(name, "value").await.unwrap();
         // The program does nothing; somebody else sets it.
@@ -69,4 +75,19 @@ async fn a_resolver_with_a_cache_is_not_asked_for_a_record_before_it_is_set() {
     let cut_off = open(&exec(&["true"], cache.address)).with_zones_at(closed_port().port());
     let shown = cut_off.place("_acme-challenge.www.example.test", "value").await.unwrap();
     assert_eq!((&*shown.at, &*shown.zone), ("_acme-challenge.www.example.test", "example.test"));
+}
+
+#[tokio::test]
+async fn a_resolver_with_a_cache_is_not_asked_for_a_record_before_its_zone_has_it() {
+    let (named, cache) = cached().await;
+    let (hoster, mut dns) = (super::records(&named), exec(&["true"], cache.address));
+    dns.propagation_timeout = Duration::from_secs(20);
+    let asking = Arc::new(open(&dns).with_zones_at(named.address.port()));
+    let (name, zone) = ("_acme-challenge.late.example.test".to_owned(), "example.test".to_owned());
+    let shown = Shown { at: name.clone(), name: name.clone(), zone, value: "late".into() };
+    let waiting = tokio::spawn(async move { asking.seen(&shown).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!waiting.is_finished(), "it was not there yet");
+    hoster.present(&name, "late").await.unwrap();
+    waiting.await.unwrap().unwrap();
 }

@@ -140,6 +140,26 @@ async fn what_could_not_be_cleared_is_tried_again_and_given_up_in_the_end() {
 }
 
 #[tokio::test]
+async fn records_are_set_and_awaited_side_by_side() {
+    // Who does not meet as many others waits for ever.
+    let meeting = Arc::new(tokio::sync::Barrier::new(RECORDS_AT_ONCE));
+    let work = |_| {
+        let meeting = Arc::clone(&meeting);
+        async move {
+            meeting.wait().await;
+            Ok(())
+        }
+    };
+    let mut on_show = OnShow::default();
+    let all = on_show.for_each(vec![(); 2 * RECORDS_AT_ONCE], work);
+    tokio::time::timeout(Duration::from_secs(10), all).await.unwrap().unwrap();
+    // One more would be too many at once.
+    let more = on_show.for_each(vec![(); RECORDS_AT_ONCE + 1], |_| async move { std::future::pending().await });
+    assert!(tokio::time::timeout(Duration::from_millis(50), more).await.is_err());
+    assert_eq!(on_show.at_work.len(), RECORDS_AT_ONCE);
+}
+
+#[tokio::test]
 async fn at_the_end_what_no_authority_was_told_of_is_cleared() {
     let dir = tempfile::tempdir().unwrap();
     let (dns, providers) = (hook(&dir, ""), Arc::new(Providers::default()));
