@@ -7,10 +7,12 @@
 mod error;
 mod exchange;
 mod exec;
+mod placement;
 mod propagation;
 mod provider;
 mod records;
 mod resolver;
+mod shelves;
 mod tsig;
 mod update;
 
@@ -21,4 +23,5 @@ pub use error::{DnsError, Failure, Lack, Lacking, LookupError, UpdateRefusal};
 pub use provider::{Needs, provider_names, provider_needs};
 pub use records::{Shown, TxtRecords};
 pub use resolver::{Caa, CaaSet, Resolver, Zone};
+pub use shelves::Shelves;
 pub use tsig::ALGORITHMS as TSIG_ALGORITHMS;

@@ -30,7 +30,7 @@ use crate::snapshot::Live;
 use crate::upkeep::alerts::Alerts;
 use crate::upkeep::custody::{self, Custody};
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
-use crate::upkeep::issuing::Issuing;
+use crate::upkeep::issuing::{Issuing, Providers};
 use crate::upkeep::on_demand::Porter;
 use crate::upkeep::probe::Probe;
 use crate::upkeep::recorder::{Beginning, Gauges, Recording, Retention};
@@ -136,6 +136,8 @@ struct Server {
     asked_reloads: mpsc::Receiver<AskReload>,
     listening: Listening,
     recording: Recording,
+    /// Who clears the TXT records that are on show.
+    providers: Arc<Providers>,
     retention: watch::Sender<Retention>,
     served_at: watch::Sender<Vec<SocketAddr>>,
     _house: House,
@@ -218,7 +220,7 @@ impl Server {
         )
         .map_err(metrics)?;
         let (admit, admissions) = mpsc::channel(MAX_WAITING_QUESTIONS);
-        let asker = Arc::clone(issuing.asker());
+        let (asker, providers) = (Arc::clone(issuing.asker()), Arc::clone(issuing.providers()));
         let porter = Porter::new(Arc::clone(&live), asker, admit, &registry).map_err(metrics)?;
         if let Some(contents) = contents {
             issuing.take_over(contents);
@@ -283,6 +285,7 @@ impl Server {
             asked_reloads,
             listening,
             recording,
+            providers,
             retention,
             served_at,
             _house: house,
@@ -317,8 +320,8 @@ impl Server {
             Some(false) => tracing::warn!("some requests did not finish in time and were ended"),
             None => return tracing::warn!("told again: ending at once"),
         }
-        let (access_log, recording) = (self.access_log, self.recording);
-        let written = async { tokio::join!(access_log.close(), recording.finish(WRITING_PATIENCE)) };
+        let (access_log, recording, providers) = (self.access_log, self.recording, self.providers);
+        let written = async { tokio::join!(access_log.close(), recording.finish(WRITING_PATIENCE), providers.end()) };
         _ = signals.unless_end(written).await;
     }
 

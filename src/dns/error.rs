@@ -74,18 +74,58 @@ pub enum DnsError {
 }
 
 impl DnsError {
-    /// Whether the same call may succeed later although nobody changes anything here or at the provider.
-    pub fn may_pass(&self) -> bool {
+    /// Whether it is this one name that cannot be proved so, until somebody changes its zone or what may be changed there:
+    /// then another name may be all the same. What a server, an API or a program has failed at says nothing of the name.
+    pub fn is_of_name(&self) -> bool {
         match self {
-            Self::Settings(_) => false,
-            Self::Lookup(error) => error.may_pass(),
-            Self::Update { why, .. } => why.may_pass(),
-            Self::Api { .. } | Self::Exec { .. } | Self::NotSeen { .. } | Self::TooMany { .. } => true,
+            Self::Lookup(error) => {
+                matches!(error.failure, Failure::TooManyAliases | Failure::NoZone | Failure::NotAName)
+            }
+            Self::Update { why, .. } => {
+                matches!(why, UpdateRefusal::Refused | UpdateRefusal::NotAuthoritative | UpdateRefusal::NotInZone(_))
+            }
+            Self::Settings(_) | Self::Api { .. } | Self::Exec { .. } | Self::NotSeen { .. } | Self::TooMany { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether a record that was to be set may be there all the same: nobody has said that it is not.
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Update { why, .. } => {
+                matches!(why, UpdateRefusal::Failed(_) | UpdateRefusal::Unproven(_) | UpdateRefusal::Code(_))
+            }
+            Self::Api { .. } | Self::Exec { .. } | Self::NotSeen { .. } => true,
+            Self::Settings(_) | Self::Lookup(_) | Self::TooMany { .. } => false,
+        }
+    }
+
+    /// The one thing to do about it, where the error itself does not say it.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Lookup(_) if !self.is_of_name() => {
+                "let the name server that was asked answer that, or write others as `resolvers`".into()
+            }
+            Self::Api { provider, .. } => {
+                format!("see that the API of {provider} can be reached, and that the credentials may change that zone")
+            }
+            Self::Exec { program, .. } => {
+                format!("run `{program}` by hand with the same words: it must end with 0 when that is done")
+            }
+            Self::NotSeen { lacking, .. } if lacking.iter().all(|lacking| !lacking.lack.is_answer()) => {
+                "see that these name servers can be asked from here, or write others as `resolvers`".into()
+            }
+            Self::NotSeen { .. } => {
+                "see why these name servers do not get the record, or raise `propagation_timeout`".into()
+            }
+            Self::Lookup(_) | Self::Settings(_) | Self::Update { .. } | Self::TooMany { .. } => String::new(),
         }
     }
 }
 
-fn list(lacking: &[Lacking]) -> String {
+/// Them all in one line.
+pub(super) fn list(lacking: &[Lacking]) -> String {
     lacking.iter().map(Lacking::to_string).collect::<Vec<_>>().join("; ")
 }
 
@@ -125,6 +165,13 @@ pub enum Lack {
     NotAsked,
 }
 
+impl Lack {
+    /// Whether the server has said what it has: the others' word does not stand for it then.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Nothing | Self::Others(_))
+    }
+}
+
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -150,13 +197,6 @@ pub struct LookupError {
     pub server: Option<SocketAddr>,
     /// Why there is no answer.
     pub failure: Failure,
-}
-
-impl LookupError {
-    /// Whether asking again later may help although nobody changes anything.
-    pub fn may_pass(&self) -> bool {
-        matches!(self.failure, Failure::ServerFailed | Failure::Silent(_) | Failure::Unreachable(_))
-    }
 }
 
 /// Addresses are what people call A and AAAA records; the others go by their type.
@@ -278,14 +318,6 @@ pub enum UpdateRefusal {
 }
 
 impl UpdateRefusal {
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::Failed(failure) => !matches!(failure, Failure::Garbled(_)),
-            Self::Code(code) => code == "SERVFAIL",
-            _ => false,
-        }
-    }
-
     fn text(&self, server: SocketAddr, zone: &str, key: &str) -> String {
         match self {
             Self::Failed(failure) => {

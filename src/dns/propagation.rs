@@ -1,4 +1,5 @@
-//! Whether all who must have a record do: each is asked itself, until it has it or time is up.
+//! Whether all who must have a record do: each is asked itself, until it has it or time is up. Who does not answer is
+//! passed over in the end: an authority's resolver asks another one, too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Failure, Lack, Lacking, LookupError};
 use super::exchange::{Way, ask};
-use super::resolver::{LOOKUP_TIMEOUT, Resolver, texts};
+use super::resolver::{Resolver, texts};
 use super::update::plain;
 
 /// The pauses between two rounds of questions grow from the first to the second.
@@ -17,6 +18,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a name server's other addresses have once one of them has the record.
 const GRACE: Duration = Duration::from_secs(1);
+/// So often, and for so long, a name server that does not answer is asked before the others' word is enough. An answer may
+/// take its share of that.
+const SILENT_LOOKS_MIN: u32 = 3;
+pub(super) const SILENCE_MIN: Duration = Duration::from_secs(10);
 /// Addresses of one name server that are asked.
 const ADDRESSES_MAX: usize = 8;
 
@@ -43,7 +48,7 @@ pub(super) async fn authorities(resolver: &Resolver, zone: &Name, port: u16) -> 
     }
     while let Some(found) = lookups.join_next().await {
         let Ok((server, found)) = found else { continue };
-        // A server whose address cannot be found is one that the authority may fail at, too: it shows as lacking.
+        // A server whose address cannot be found is one that does not answer: it shows as lacking.
         let (v4, v6) = found.unwrap_or_default();
         let addresses = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6));
         let addresses = addresses.map(|ip| SocketAddr::new(ip, port)).take(ADDRESSES_MAX).collect();
@@ -53,39 +58,78 @@ pub(super) async fn authorities(resolver: &Resolver, zone: &Name, port: u16) -> 
     Ok(witnesses)
 }
 
+/// A witness that was not seen to have the record, and what is known of it.
+struct Open {
+    witness: Witness,
+    last: (Option<SocketAddr>, Lack),
+    /// Since when it does not answer, and how often it has been asked since.
+    silent: Option<(Instant, u32)>,
+}
+
+impl Open {
+    fn new(witness: Witness) -> Self {
+        Self { witness, last: (None, Lack::NotAsked), silent: None }
+    }
+
+    /// Notes what came of a question of the moment `asked_at`.
+    fn note(&mut self, last: (Option<SocketAddr>, Lack), asked_at: Instant) {
+        let (since, looks) = self.silent.unwrap_or((asked_at, 0));
+        self.silent = (!last.1.is_answer()).then_some((since, looks.saturating_add(1)));
+        self.last = last;
+    }
+
+    /// Whether it had its fair number of tries, and answered none.
+    fn is_passed_over(&self, silence_min: Duration, now: Instant) -> bool {
+        self.silent.is_some_and(|(since, looks)| {
+            looks >= SILENT_LOOKS_MIN && now.saturating_duration_since(since) >= silence_min
+        })
+    }
+
+    fn lacking(self) -> Lacking {
+        let (address, lack) = self.last;
+        Lacking { server: self.witness.server, address, lack }
+    }
+}
+
 /// Asks `witnesses` until each has `value` among the TXT records at `at`, or `deadline` comes: then who lacks it.
+///
+/// One at least must have it. Those that have not answered for `silence_min` are passed over, and named in what comes
+/// back; one that answers without the value never is.
 pub(super) async fn wait(
     witnesses: Vec<Witness>,
     at: &Name,
     value: &str,
     deadline: Instant,
-) -> Result<(), Vec<Lacking>> {
-    let mut open: Vec<_> = witnesses.into_iter().map(|witness| (witness, (None, Lack::NotAsked))).collect();
+    silence_min: Duration,
+) -> Result<Vec<Lacking>, Vec<Lacking>> {
+    let (all, patience) = (witnesses.len(), silence_min / SILENT_LOOKS_MIN);
+    let mut open: Vec<_> = witnesses.into_iter().map(Open::new).collect();
     let mut pause = PAUSE_MIN;
     loop {
+        let asked_at = Instant::now();
         let mut round = JoinSet::new();
-        for (i, (witness, _)) in open.iter().enumerate() {
+        for (i, Open { witness, .. }) in open.iter().enumerate() {
             let (witness, at, value) = (witness.clone(), at.clone(), value.to_owned());
-            round.spawn(async move { (i, witness.lack(&at, &value).await) });
+            round.spawn(async move { (i, witness.lack(&at, &value, patience).await) });
         }
         let mut has = vec![false; open.len()];
         while let Ok(Some(asked)) = timeout_at(deadline, round.join_next()).await {
             let Ok((i, lack)) = asked else { continue };
             match (lack, open.get_mut(i), has.get_mut(i)) {
-                (Some(lack), Some((_, last)), _) => *last = lack,
+                (Some(lack), Some(one), _) => one.note(lack, asked_at),
                 (None, _, Some(has)) => *has = true,
                 _ => {}
             }
         }
         let mut has = has.into_iter();
         open.retain(|_| !has.next().unwrap_or_default());
-        if open.is_empty() {
-            return Ok(());
+        let now = Instant::now();
+        if open.len() < all && open.iter().all(|one| one.is_passed_over(silence_min, now)) {
+            return Ok(open.into_iter().map(Open::lacking).collect());
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
-            let lacking = open.into_iter().map(|(w, (address, lack))| Lacking { server: w.server, address, lack });
-            return Err(lacking.collect());
+            return Err(open.into_iter().map(Open::lacking).collect());
         }
         // The last pause leaves time for one more question.
         sleep(pause.min((left / 2).max(PAUSE_MIN / 10))).await;
@@ -95,18 +139,18 @@ pub(super) async fn wait(
 
 impl Witness {
     /// What it lacks, and at which address. `None`: one of its addresses at least answers, and all that do have it.
-    async fn lack(&self, at: &Name, value: &str) -> Option<(Option<SocketAddr>, Lack)> {
+    async fn lack(&self, at: &Name, value: &str, patience: Duration) -> Option<(Option<SocketAddr>, Lack)> {
         let mut asking = JoinSet::new();
         for address in self.addresses.iter().copied() {
             let (at, recursion) = (at.clone(), self.recursion);
             asking.spawn(async move {
-                (address, ask(address, &at, RecordType::TXT, recursion, Way::Usual, LOOKUP_TIMEOUT).await)
+                (address, ask(address, &at, RecordType::TXT, recursion, Way::Usual, patience).await)
             });
         }
         let mut failed = (None, Lack::NoAddress);
         let mut has = false;
         // With one IP version cut off, the other's word is enough, and nobody waits long for the silent one.
-        let mut until = Instant::now() + LOOKUP_TIMEOUT;
+        let mut until = Instant::now() + patience;
         while let Ok(Some(asked)) = timeout_at(until, asking.join_next()).await {
             let Ok((address, answer)) = asked else { continue };
             let failure = match answer {
@@ -128,5 +172,36 @@ impl Witness {
             failed = (Some(address), Lack::Failed(failure));
         }
         if has { None } else { Some(failed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Each look is so many seconds after the first one, and ends with an answer or not.
+    #[rstest]
+    #[case::too_early(&[(0, false), (4, false), (9, false)], 9, false)]
+    #[case::too_seldom(&[(0, false), (11, false)], 11, false)]
+    #[case::long_enough(&[(0, false), (5, false), (10, false)], 10, true)]
+    #[case::it_answered_in_between(&[(0, false), (5, true), (10, false), (12, false), (14, false)], 14, false)]
+    #[case::it_answered_and_fell_silent(&[(0, true), (5, false), (10, false), (15, false)], 15, true)]
+    #[case::it_answers(&[(0, false), (5, false), (20, true)], 20, false)]
+    fn who_does_not_answer_has_a_fair_number_of_tries(
+        #[case] looks: &[(u64, bool)],
+        #[case] now: u64,
+        #[case] is_passed_over: bool,
+    ) {
+        let start = Instant::now();
+        let after = |secs| start + Duration::from_secs(secs);
+        let mut one = Open::new(Witness { server: "ns".into(), addresses: vec![], recursion: false });
+        assert!(!one.is_passed_over(SILENCE_MIN, after(60)), "nobody has asked");
+        for (secs, answers) in looks {
+            let lack = if *answers { Lack::Nothing } else { Lack::Failed(Failure::Refused) };
+            one.note((None, lack), after(*secs));
+        }
+        assert_eq!(one.is_passed_over(SILENCE_MIN, after(now)), is_passed_over);
     }
 }

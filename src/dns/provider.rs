@@ -16,7 +16,7 @@ use super::records::Shown;
 use table::{Given, PROVIDERS};
 
 /// How long an addition or deletion may take, with all requests that it needs.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Characters of a provider's own words that are passed on.
 const WORDS_MAX: usize = 300;
 
@@ -97,6 +97,11 @@ impl Api {
             format!("the DNS provider {name} cannot be used: {}", without(&error.to_string(), &secrets))
         })?;
         Ok(Self { needs, updater, secrets })
+    }
+
+    /// Which provider it is.
+    pub(super) fn name(&self) -> &'static str {
+        self.needs.name
     }
 
     /// Adds a value to those at the name.

@@ -13,25 +13,25 @@ use super::exchange::{Way, ask};
 use super::update::plain;
 
 /// How long a question may take, with all that has to be asked for it.
-pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one of several name servers may take at least.
 const SERVER_PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// Name servers asked one after the other; resolv.conf(5) has three at most.
 const SERVERS_MAX: usize = 5;
 /// CNAMEs followed one after the other, as most resolvers do.
-const ALIASES_MAX: usize = 8;
+pub(super) const ALIASES_MAX: usize = 8;
 /// Name servers of a zone that are looked at; the root has thirteen.
 pub(super) const ZONE_SERVERS_MAX: usize = 16;
-/// A label that nobody has: who gets an answer for it has met a wildcard.
-const WILDCARD_PROBE: &str = "lockgate-wildcard-probe";
 
 /// Asks name servers, and remembers nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Resolver {
     /// Whom to ask in this order; empty: the system's, read anew each time because networks change.
-    servers: Vec<SocketAddr>,
+    pub(super) servers: Vec<SocketAddr>,
     /// A server that is asked first, and believed where it is authoritative: the world may not know its zones yet.
-    primary: Option<SocketAddr>,
+    pub(super) primary: Option<SocketAddr>,
+    /// A zone's own servers, asked first in the same way; if they fail, others are asked.
+    pub(super) home: Vec<SocketAddr>,
 }
 
 /// One property of a CAA record (RFC 8659, section 4.1).
@@ -64,13 +64,13 @@ pub struct Zone {
 }
 
 /// What was found at a name, CNAMEs followed.
-struct Found {
+pub(super) struct Found {
     /// The names that CNAMEs led to, one after the other.
     chain: Vec<Name>,
     /// Where the chain ends.
     end: Name,
     /// The records there; empty if there are none of that type.
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     /// False: NXDOMAIN.
     exists: bool,
     /// The zone that says so (RFC 2308, section 3).
@@ -80,7 +80,7 @@ struct Found {
 impl Resolver {
     /// One that asks `servers` in this order, and the system's name servers if there are none.
     pub fn new(servers: &[SocketAddr]) -> Self {
-        Self { servers: servers.to_vec(), primary: None }
+        Self { servers: servers.to_vec(), ..Self::default() }
     }
 
     /// One that asks `primary` first.
@@ -150,28 +150,6 @@ impl Resolver {
         .await
     }
 
-    /// Where a TXT record for `name` has to be set: CNAMEs may have delegated it to another zone.
-    ///
-    /// A wildcard's CNAME is not followed: it is for web servers, and ends to count for a name that has records.
-    pub(super) async fn follow(&self, name: &Name) -> Result<Name, LookupError> {
-        let mut at = name.clone();
-        for _ in 0..=ALIASES_MAX {
-            let Some(target) = self.alias(&at).await? else { return Ok(at) };
-            let probe = at.base_name().prepend_label(WILDCARD_PROBE);
-            let probe = probe.map_err(|_| error(&at, RecordType::CNAME, None, Failure::NotAName))?;
-            if self.alias(&probe).await?.as_ref() == Some(&target) {
-                return Ok(at);
-            }
-            at = target;
-        }
-        Err(error(name, RecordType::CNAME, None, Failure::TooManyAliases))
-    }
-
-    async fn alias(&self, name: &Name) -> Result<Option<Name>, LookupError> {
-        let found = self.lookup(name, RecordType::CNAME).await?;
-        Ok(found.records.iter().find_map(|r| if let RData::CNAME(to) = &r.data { Some(to.0.clone()) } else { None }))
-    }
-
     /// The apex of the zone that holds `name`, which is no alias: whose SOA is asked for, upwards.
     pub(super) async fn zone_of(&self, name: &Name) -> Result<Name, LookupError> {
         let mut at = name.clone();
@@ -208,7 +186,7 @@ impl Resolver {
         if found.exists { Ok(found) } else { Err(error(&found.end, record_type, None, Failure::NoSuchName)) }
     }
 
-    async fn lookup(&self, name: &Name, record_type: RecordType) -> Result<Found, LookupError> {
+    pub(super) async fn lookup(&self, name: &Name, record_type: RecordType) -> Result<Found, LookupError> {
         let mut found = Found { chain: vec![], end: name.clone(), records: vec![], exists: true, soa: None };
         loop {
             let length = found.chain.len();
@@ -231,6 +209,12 @@ impl Resolver {
             let message = asked.map_err(|failure| error(name, record_type, Some(primary), failure))?;
             if message.authoritative && is_answer(&message) {
                 return Ok(message);
+            }
+        }
+        for server in &self.home {
+            match ask(*server, name, record_type, false, Way::Tcp, SERVER_PATIENCE_MIN).await {
+                Ok(message) if message.authoritative && is_answer(&message) => return Ok(message),
+                _ => {}
             }
         }
         let servers = self.servers().map_err(|failure| error(name, record_type, None, failure))?;

@@ -1,5 +1,6 @@
 //! Against a real name server: BIND's `named`, started by each test on a free port of the loopback.
 
+mod caches;
 mod lookups;
 mod programs;
 mod providers;
@@ -7,6 +8,7 @@ mod updates;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -183,7 +185,12 @@ fn exec_within(command: &[&str], resolver: SocketAddr, timeout: Duration) -> Dns
 }
 
 fn open_with(dns: &Dns, secret: &str) -> Result<TxtRecords, DnsError> {
-    TxtRecords::open(dns, |_| Ok(Zeroizing::new(secret.as_bytes().to_vec())))
+    open_beside(dns, secret, &Arc::default())
+}
+
+/// One of several that share `shelves`.
+fn open_beside(dns: &Dns, secret: &str, shelves: &Arc<Shelves>) -> Result<TxtRecords, DnsError> {
+    TxtRecords::open(dns, Arc::clone(shelves), |_| Ok(Zeroizing::new(secret.as_bytes().to_vec())))
 }
 
 fn open(dns: &Dns) -> TxtRecords {

@@ -15,7 +15,7 @@ use super::tsig::Key;
 use crate::clock::UnixTime;
 
 /// How long an update may take: a primary may write it to disk first.
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const UPDATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Octets in one string of a TXT record (RFC 1035, section 3.3).
 const TXT_STRING_MAX: usize = 255;
 

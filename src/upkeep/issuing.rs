@@ -47,7 +47,7 @@ use metrics::Metrics;
 use once::Once;
 pub use order::Failure;
 use order::{Job, Workshop};
-use proving::Providers;
+pub use proving::Providers;
 use queue::Task;
 use renewal_info::RenewalInfo;
 use strangers::Strangers;
@@ -122,7 +122,7 @@ impl Issuing {
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let (accounts, asker) = (Accounts::new(Arc::clone(&custody)), Arc::default());
-        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Providers::default(), clock, asker });
+        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Arc::default(), clock, asker });
         Ok(Self {
             renewal_info: RenewalInfo::new(Arc::clone(&workshop)),
             workshop,
@@ -157,6 +157,11 @@ impl Issuing {
     /// Who is asked about names that nobody configured.
     pub fn asker(&self) -> &Arc<Asker> {
         &self.workshop.asker
+    }
+
+    /// Who sets TXT records: told when the process ends.
+    pub fn providers(&self) -> &Arc<Providers> {
+        &self.workshop.providers
     }
 
     /// Takes over what the inventory held. Its certificates are in the world already.

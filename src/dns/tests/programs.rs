@@ -64,3 +64,38 @@ async fn a_program_does_not_get_the_secrets_of_others() {
     let environment = std::fs::read_to_string(environment).unwrap();
     assert!(environment.contains("CARGO_PKG_VERSION=") && !environment.contains("CARGO_PKG_NAME="), "{environment}");
 }
+
+/// What failed, and what nobody waited for, may have been done, and is cleared; what was refused was not.
+#[tokio::test]
+async fn what_may_have_been_set_is_cleared() {
+    let (named, directory) = (named().await, tempfile::tempdir().unwrap());
+    let hook = script(&directory, "test $1 = clear || { touch $0.begun; sleep 1000; }");
+    let calls = || std::fs::read_to_string(directory.path().join("calls")).unwrap_or_default();
+    let records = open(&exec_within(&["sh", &hook], named.address, Duration::from_millis(300)));
+    let [one, two] = [records.place(CHALLENGE, "one").await.unwrap(), records.place(CHALLENGE, "two").await.unwrap()];
+    check(records.set(&one).await, "it was killed after 300ms");
+    records.clear(&one).await.unwrap();
+    assert_eq!(calls(), format!("present {CHALLENGE} one\nclear {CHALLENGE} one\n"));
+    // Once is enough, and what was never begun is not cleared.
+    records.clear(&one).await.unwrap();
+    records.clear(&two).await.unwrap();
+    assert_eq!(calls().lines().count(), 2);
+
+    let records = Arc::new(open(&exec(&["sh", &hook], named.address)));
+    std::fs::remove_file(directory.path().join("hook.begun")).unwrap();
+    let setting = tokio::spawn({
+        let (records, two) = (Arc::clone(&records), two.clone());
+        async move { records.set(&two).await }
+    });
+    while !directory.path().join("hook.begun").exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    setting.abort();
+    assert!(setting.await.unwrap_err().is_cancelled());
+    records.clear(&two).await.unwrap();
+    assert_eq!(calls().lines().last(), Some(&*format!("clear {CHALLENGE} two")));
+
+    let nobody = open(&update(named.address, "nobody", "hmac-sha256"));
+    check(nobody.set(&one).await, "(BADKEY)");
+    nobody.clear(&one).await.unwrap();
+}

@@ -44,66 +44,100 @@ fn every_provider_can_be_opened_with_what_it_needs() {
     }
 }
 
-/// PowerDNS's API, one zone, kept in memory: what `dns-update` makes of two values at one name.
-#[tokio::test]
-async fn an_api_holds_two_values_at_one_name() {
-    let named = named().await;
-    let zone = Arc::new(Mutex::new(Vec::<String>::new()));
-    let patch = {
-        let zone = Arc::clone(&zone);
-        move |axum::Json(body): axum::Json<serde_json::Value>| async move {
-            let set = &body["rrsets"][0];
-            let contents = set["records"].as_array().cloned().unwrap_or_default();
-            let contents = contents.iter().map(|record| record["content"].as_str().unwrap().to_owned());
-            match set["changetype"].as_str().unwrap() {
-                "EXTEND" => zone.lock().unwrap().extend(contents),
-                "PRUNE" => {
-                    let gone: Vec<_> = contents.collect();
-                    zone.lock().unwrap().retain(|content| !gone.contains(content));
-                }
-                "DELETE" => zone.lock().unwrap().clear(),
-                _ => *zone.lock().unwrap() = contents.collect(),
-            }
-            axum::http::StatusCode::NO_CONTENT
-        }
-    };
-    let get = {
-        let zone = Arc::clone(&zone);
-        move || async move {
-            // Long enough for two who do not wait for each other to read the same.
-            let records: Vec<_> =
-                zone.lock().unwrap().iter().map(|c| serde_json::json!({"content": c, "disabled": false})).collect();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let sets = match records.is_empty() {
-                true => serde_json::json!([]),
-                false => serde_json::json!([{
-                    "name": format!("{CHALLENGE}."), "type": "TXT", "ttl": 60, "records": records, "comments": []
-                }]),
-            };
-            axum::Json(serde_json::json!({"name": "example.test.", "kind": "Native", "rrsets": sets}))
-        }
-    };
-    let app = axum::Router::new().fallback(axum::routing::get(get).patch(patch));
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+/// PowerDNS's API, one zone, kept in memory.
+struct PowerDns {
+    zone: Arc<Mutex<Vec<String>>>,
+    endpoint: String,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
 
-    let provider = DnsProvider::Api {
-        name: "powerdns".into(),
-        settings: vec![("endpoint".into(), endpoint)],
-        secrets: vec![("api_key".into(), SecretSource::Env("KEY".into()))],
+impl PowerDns {
+    async fn start() -> Self {
+        let zone = Arc::new(Mutex::new(Vec::<String>::new()));
+        let patch = {
+            let zone = Arc::clone(&zone);
+            move |axum::Json(body): axum::Json<serde_json::Value>| async move {
+                let set = &body["rrsets"][0];
+                let contents = set["records"].as_array().cloned().unwrap_or_default();
+                let contents = contents.iter().map(|record| record["content"].as_str().unwrap().to_owned());
+                match set["changetype"].as_str().unwrap() {
+                    "EXTEND" => zone.lock().unwrap().extend(contents),
+                    "PRUNE" => {
+                        let gone: Vec<_> = contents.collect();
+                        zone.lock().unwrap().retain(|content| !gone.contains(content));
+                    }
+                    "DELETE" => zone.lock().unwrap().clear(),
+                    _ => *zone.lock().unwrap() = contents.collect(),
+                }
+                axum::http::StatusCode::NO_CONTENT
+            }
+        };
+        let get = {
+            let zone = Arc::clone(&zone);
+            move || async move {
+                // Long enough for two who do not wait for each other to read the same.
+                let records: Vec<_> =
+                    zone.lock().unwrap().iter().map(|c| serde_json::json!({"content": c, "disabled": false})).collect();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let sets = match records.is_empty() {
+                    true => serde_json::json!([]),
+                    false => serde_json::json!([{
+                        "name": format!("{CHALLENGE}."), "type": "TXT", "ttl": 60, "records": records, "comments": []
+                    }]),
+                };
+                axum::Json(serde_json::json!({"name": "example.test.", "kind": "Native", "rrsets": sets}))
+            }
+        };
+        let app = axum::Router::new().fallback(axum::routing::get(get).patch(patch));
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { zone, endpoint, server }
+    }
+
+    fn dns(&self, named: &Named, ttl_secs: u64) -> Dns {
+        let provider = DnsProvider::Api {
+            name: "powerdns".into(),
+            settings: vec![("endpoint".into(), self.endpoint.clone())],
+            secrets: vec![("api_key".into(), SecretSource::Env("KEY".into()))],
+        };
+        Dns { provider, ttl: Duration::from_secs(ttl_secs), ..exec(&["true"], named.address) }
+    }
+
+    fn values(&self) -> Vec<String> {
+        let mut values = self.zone.lock().unwrap().clone();
+        values.sort();
+        values
+    }
+}
+
+/// What `dns-update` makes of two values at one name, be they set by one or by two that were opened apart.
+#[rstest]
+#[tokio::test]
+async fn an_api_holds_two_values_at_one_name(#[values(false, true)] are_two: bool) {
+    let named = named().await;
+    let api = PowerDns::start().await;
+    let shelves = Arc::default();
+    let first = Arc::new(open_beside(&api.dns(&named, 60), SECRET, &shelves).unwrap());
+    // As after a reload, or for a domain with settings of its own.
+    let second = match are_two {
+        true => Arc::new(open_beside(&api.dns(&named, 120), SECRET, &shelves).unwrap()),
+        false => Arc::clone(&first),
     };
-    let records = open(&Dns { provider, ..exec(&["true"], named.address) });
-    let (one, two) = tokio::join!(records.present(CHALLENGE, "one"), records.present(CHALLENGE, "two"));
+    let (one, two) = tokio::join!(first.present(CHALLENGE, "one"), second.present(CHALLENGE, "two"));
     let (one, two) = (one.unwrap(), two.unwrap());
-    let mut shown = zone.lock().unwrap().clone();
-    shown.sort();
-    assert_eq!(shown, ["\"one\"", "\"two\""]);
-    records.clear(&one).await.unwrap();
-    assert_eq!(*zone.lock().unwrap(), ["\"two\""]);
-    records.clear(&two).await.unwrap();
-    assert!(zone.lock().unwrap().is_empty());
-    server.abort();
-    _ = server.await;
-    check(records.present(CHALLENGE, "three").await, "the DNS API of powerdns did not set the TXT record");
+    assert_eq!(api.values(), ["\"one\"", "\"two\""]);
+    // The same value is one that another holds, too.
+    second.set(&one).await.unwrap();
+    assert_eq!(api.values().len(), 2);
+    first.clear(&one).await.unwrap();
+    first.sweep(&one).await.unwrap();
+    assert_eq!(api.values().len(), 2);
+    second.clear(&one).await.unwrap();
+    assert_eq!(api.values(), ["\"two\""]);
+    second.clear(&two).await.unwrap();
+    assert!(api.values().is_empty());
+    api.server.abort();
+    _ = api.server.await;
+    check(first.present(CHALLENGE, "three").await, "the DNS API of powerdns did not set the TXT record");
 }

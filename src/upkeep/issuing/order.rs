@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::accounts::Accounts;
-use super::proving::{OnShow, Providers};
+use super::proving::{OnShow, Providers, Stage, patience};
 use super::queue::Task;
 use crate::certificate::key_context_of_spki;
 use crate::challenge::Board;
@@ -25,8 +25,6 @@ use crate::upkeep::on_demand::{Asker, Verdict};
 const LOOKING_PATIENCE: Duration = Duration::from_secs(120);
 /// The same where they say that it takes longer: until then they may look at any moment.
 const LONGEST_LOOKING: Duration = Duration::from_secs(1200);
-/// How long it may take in all to prove control: name servers may take minutes.
-const PROVING_PATIENCE: Duration = Duration::from_secs(1800);
 /// How long they may take to sign.
 const SIGNING_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -42,7 +40,7 @@ pub struct Workshop {
     /// What they look for.
     pub board: Arc<Board>,
     /// Who sets TXT records.
-    pub providers: Providers,
+    pub providers: Arc<Providers>,
     /// Wall time.
     pub clock: Arc<Clock>,
     /// Who is asked whether a name on demand is still to be served.
@@ -307,8 +305,9 @@ impl Workshop {
         let failed = |error: AcmeError| Failure::of(authority, &error);
 
         let mut on_show = OnShow::default();
-        let proved = timeout(PROVING_PATIENCE, self.prove_control(job, &mut order, &mut on_show)).await;
-        on_show.clear().await;
+        let patience = patience(job.subject.terms.method.dns.as_ref(), record.names.len());
+        let proved = timeout(patience, self.prove_control(job, &mut order, &mut on_show)).await;
+        on_show.clear(&self.providers).await;
         proved.map_err(|_| Failure::here(authority, "to prove control took too long".to_owned()))??;
 
         let is_finalized = matches!(order.status(), Status::Processing | Status::Valid);
@@ -346,7 +345,6 @@ impl Workshop {
     async fn prove_control(&self, job: &Job, order: &mut acme::Order, on_show: &mut OnShow) -> Result<(), Failure> {
         let authority = &job.authority;
         let failed = |error: AcmeError| Failure::of(authority, &error);
-        let dns = job.subject.terms.method.dns.as_ref();
         let pending = order.pending().await.map_err(failed)?;
         let mut chosen = Vec::with_capacity(pending.len());
         for proof in &pending {
@@ -356,12 +354,13 @@ impl Workshop {
                 challenges_for(&job.subject, std::slice::from_ref(&name), job.has_http_listener, true, job.failures);
             for (_, way) in ways {
                 let challenge = way.map_err(|problem| Failure::unproved(authority, proof, &problem.to_string()))?;
-                on_show.put(proof, challenge, &self.board, &self.providers, dns, authority).await?;
-                chosen.push(challenge);
+                chosen.push((proof, challenge));
             }
         }
-        on_show.seen(authority).await?;
-        for (proof, challenge) in pending.iter().zip(chosen) {
+        let stage = Stage { subject: &job.subject, authority, board: &self.board, providers: &self.providers };
+        on_show.put(&stage, &chosen).await?;
+        on_show.seen(&stage).await?;
+        for (proof, challenge) in chosen {
             order.ready(proof, challenge).await.map_err(failed)?;
         }
         order.settled(LOOKING_PATIENCE, LONGEST_LOOKING).await.map_err(failed)

@@ -32,6 +32,10 @@ pub struct BindSetup {
     /// Of those, the ones that everybody may change.
     open: Vec<String>,
     addresses: Vec<(String, IpAddr)>,
+    /// Of each zone, besides itself: labels and where they are.
+    name_servers: Vec<(String, IpAddr)>,
+    /// `None`: a free one.
+    port: Option<u16>,
 }
 
 impl BindSetup {
@@ -53,11 +57,23 @@ impl BindSetup {
         self
     }
 
+    /// Names another name server for each zone: `label` in it, at that address.
+    pub fn name_server(mut self, label: &str, address: IpAddr) -> Self {
+        self.name_servers.push((label.to_owned(), address));
+        self
+    }
+
+    /// Listens there.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
     #[track_caller]
     pub fn start(&self) -> Bind {
         let dir = TempDir::new().expect("temporary folder");
         let at = dir.path().display();
-        let port = free_port();
+        let port = self.port.unwrap_or_else(free_port);
         let zones = self.zones.iter().map(|zone| {
             let file = dir.path().join(format!("{zone}.zone"));
             fs::write(&file, self.zone_file(zone)).expect("zone file");
@@ -89,6 +105,9 @@ impl BindSetup {
     fn zone_file(&self, zone: &str) -> String {
         let mut file = format!("$TTL 1\n@ IN SOA ns.{zone}. nobody.{zone}. 1 3600 600 86400 1\n@ IN NS ns.{zone}.\n");
         file += "ns IN A 127.0.0.1\n";
+        for (label, address) in &self.name_servers {
+            file += &format!("@ IN NS {label}\n{label} IN A {address}\n");
+        }
         let inside = self.addresses.iter().filter(|(name, _)| name == zone || name.ends_with(&format!(".{zone}")));
         for (name, address) in inside {
             let record_type = if address.is_ipv4() { "A" } else { "AAAA" };

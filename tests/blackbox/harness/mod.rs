@@ -7,6 +7,7 @@
 //! - [`Disk`]: the program's data directory on a disk that fails when told to; [`SmallDisk`]: one that really is full, or
 //!   read-only.
 //! - [`Pebble`]: a real ACME server; [`FaultCa`]: one in the test's process that errs as a [`Fault`] says.
+//! - [`Machine`]: namespaces in which one test has every port.
 //! - [`Managed`]: where a proxy and its authorities find each other; [`Authority`]: one of them.
 //! - [`ChallTestSrv`]: a DNS server that answers what a test puts in; [`Bind`]: a real one that is updated over DNS;
 //!   [`dns_query`]: what a server says of a name; [`Hoster`]: one that is changed through a program.
@@ -26,6 +27,7 @@ mod h2;
 mod hoster;
 mod load;
 mod lockgate;
+mod machine;
 mod managed;
 mod metrics;
 mod nginx;
@@ -52,6 +54,7 @@ pub use h2::H2;
 pub use hoster::{Call, Hoster};
 pub use load::{Load, fill_bucket, h2load, h2load_at, wrk};
 pub use lockgate::{Lockgate, plain_get};
+pub use machine::Machine;
 pub use managed::{Authority, Managed};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, free_port};
