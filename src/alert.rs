@@ -1,5 +1,7 @@
 //! What the operator or the tenant is told.
 
+pub mod reminder;
+
 use std::sync::Arc;
 
 use crate::clock::UnixTime;
@@ -17,6 +19,8 @@ pub enum AlertKind {
     FallbackInstalled,
     /// The domain's own certificate serves again.
     FallbackEnded,
+    /// The domain's own certificate ends soon.
+    CertificateExpiring,
     /// The domain's own certificate has expired.
     CertificateExpired,
     /// A certificate was issued.
@@ -34,6 +38,7 @@ impl AlertKind {
             Self::ThrottleLifted => "throttle_lifted",
             Self::FallbackInstalled => "fallback_installed",
             Self::FallbackEnded => "fallback_ended",
+            Self::CertificateExpiring => "certificate_expiring",
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateIssued => "certificate_issued",
             Self::IssuanceFailed => "issuance_failed",

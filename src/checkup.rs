@@ -27,8 +27,8 @@ mod tests;
 mod ways;
 
 pub use facts::{
-    Answered, Authority, Broken, CaaProperty, CaaRecords, Certificates, Facts, Failed, Http, LookedUp, NoAnswer,
-    OriginSeen, Presented, Process, Role, Serving, Tls, Unreached, Way, Why,
+    Answered, Approval, Authority, Broken, CaaProperty, CaaRecords, Certificates, Facts, Failed, Http, LookedUp,
+    NoAnswer, OriginSeen, Presented, Process, Role, Serving, Tls, Unreached, Way, Why,
 };
 pub use finding::{Finding, Report, State, What};
 

@@ -12,7 +12,7 @@
 //! | 4 walks | [`proxy`] the request's way · [`upkeep`] what happens by time · [`admin`] what people ask |
 //! | 3 pen | [`control`] the only writer of the world |
 //! | 2 doors | [`origin`] origin servers · [`issuer`] ACME authorities and the internal CA · [`dns`] name servers · [`pairs`] certificate files on disk · [`vault`] keys sealed and opened · [`store`] what we remember · [`journal`] counts on their way there · [`logs`] access logs of any server |
-//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`issuance`] [`challenge`] [`secret`] [`on_demand`] [`access`] [`advice`] [`checkup`] [`remedy`] [`alert`] |
+//! | 1 rules | [`snapshot`] [`site`] [`plan`] [`meter`] [`usage`] [`throttle`] [`refusal`] [`certificate`] [`issuance`] [`challenge`] [`secret`] [`on_demand`] [`access`] [`advice`] [`checkup`] [`remedy`] [`alert`] [`probes`] |
 //! | 0 ground | [`clock`] wall time · [`name`] domain names |
 //!
 //! # The request's way
@@ -44,6 +44,7 @@ pub mod on_demand;
 pub mod origin;
 pub mod pairs;
 pub mod plan;
+pub mod probes;
 pub mod proxy;
 pub mod refusal;
 pub mod remedy;

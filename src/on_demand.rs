@@ -143,11 +143,21 @@ pub fn patience(handshake_timeout: Duration) -> Duration {
     handshake_timeout.saturating_sub(Duration::from_secs(1)).max(handshake_timeout / 2)
 }
 
+/// Whether a host, in normal form, can be asked about at all.
+pub fn is_stranger(host: &str) -> bool {
+    stranger(host).is_some()
+}
+
 /// A host, in normal form, that can be somebody's: letters, digits and hyphens, with a dot, and no address.
 fn stranger(host: &str) -> Option<DomainName> {
     let is_public = host.contains('.') && !host.contains('_');
     let name = is_public.then(|| DomainName::parse(host).ok()).flatten()?;
     (name.kind() == Kind::Exact).then_some(name)
+}
+
+/// Whether `on_demand` approves of `host`, in normal form, unasked.
+pub fn is_allowed_host(on_demand: &OnDemand, host: &str) -> bool {
+    stranger(host).is_some_and(|name| is_allowed(on_demand, &name))
 }
 
 /// Whether `on_demand` approves `name` unasked. Its wildcards cover any depth, and not the name that they stand under.

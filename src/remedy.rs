@@ -71,6 +71,14 @@ pub fn answer_for(name: &str) -> String {
     )
 }
 
+/// `name` is for use in private.
+pub fn resolve_privately(name: &str) -> String {
+    format!(
+        "give clients the address of {name} yourself, by a name server of your own or their hosts files; none but a private \
+         authority, a `[[acme.ca]]` with its `ca_file`, issues for it"
+    )
+}
+
 /// The TXT record by which `name` is proved is missing or wrong.
 pub fn show_txt(name: &str) -> String {
     format!(

@@ -226,7 +226,8 @@ impl Server {
             issuing.take_over(contents);
         }
         let (served_at, listeners) = watch::channel(addresses.https.clone());
-        let probe = Probe::new(Arc::clone(&live), Arc::clone(&clock), listeners, &registry).map_err(metrics)?;
+        let probes = Arc::clone(&shared.probes);
+        let probe = Probe::new(Arc::clone(&live), Arc::clone(&clock), listeners, probes, &registry).map_err(metrics)?;
         let (shipments, workers) = crew.start(&shared)?;
         tokio::spawn(probe.run());
         tokio::spawn(issuing.run(asked_to_issue, admissions, opened));

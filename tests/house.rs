@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 6] = [
         "meter",
         "on_demand",
         "plan",
+        "probes",
         "refusal",
         "remedy",
         "secret",

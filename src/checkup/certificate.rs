@@ -39,6 +39,9 @@ fn serving(facts: &Facts, certificates: &Certificates) -> Finding {
         Some(_) => format!("the certificate of {name} does not serve"),
         None => format!("{name} has no certificate of its own that works"),
     };
+    if facts.serving.domain.is_none() && standing.source == Source::Internal {
+        return none_on_demand(facts, certificates, &lack);
+    }
     match standing.source {
         Source::Own => Finding::ok(What::Certificate, format!("{name} has a certificate{from}{until}{assured}")),
         Source::Store | Source::Standby => {
@@ -56,6 +59,20 @@ fn serving(facts: &Facts, certificates: &Certificates) -> Finding {
             format!("{lack}: one that Lockgate made itself serves, which no browser trusts"),
             next_step(facts, certificates),
         ),
+    }
+}
+
+/// Of a name on demand, which nobody serves with a certificate that no browser trusts.
+fn none_on_demand(facts: &Facts, certificates: &Certificates, lack: &str) -> Finding {
+    let name = &facts.name;
+    match certificates.failed.iter().find(|failed| !failed.is_standby) {
+        Some(failed) => Finding::wrong(What::Certificate, lack, failed.advice.clone()),
+        None if facts.process != Process::Runs => Finding::note(What::Certificate, lack).with_remedy(remedy::START),
+        None if certificates.is_ordered => {
+            Finding::note(What::Certificate, format!("{lack}, yet: it is being ordered")).with_remedy(remedy::WAIT)
+        }
+        None => Finding::note(What::Certificate, format!("{lack}, yet: one is ordered at a handshake for it"))
+            .with_remedy(format!("open https://{name}/ once")),
     }
 }
 

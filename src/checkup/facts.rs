@@ -42,8 +42,8 @@ pub struct Serving {
     pub domain: Option<Arc<SiteSpec>>,
     /// The domain whose name is most like it, where none serves it.
     pub nearest: Option<DomainName>,
-    /// The domain that serves it once it is approved on demand.
-    pub on_demand: Option<DomainName>,
+    /// The domain that serves it once it is approved on demand, and whether it is.
+    pub on_demand: Option<(DomainName, Approval)>,
     /// Who issues.
     pub acme: Option<Arc<Acme>>,
     /// What is ordered for it, if anything is.
@@ -54,6 +54,19 @@ pub struct Serving {
     pub has_http_listener: bool,
     /// Whether `[listen] https` has anything.
     pub has_https_listener: bool,
+}
+
+/// Whether a name may be served that nobody configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Approval {
+    /// By `allow`.
+    Allowed,
+    /// By whoever answers at this URL.
+    Approved(String),
+    /// Whoever answers there says no.
+    Refused(String),
+    /// Nothing that says either came from there.
+    Unanswered(String),
 }
 
 /// An account with an authority.

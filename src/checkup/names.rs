@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, LookedUp, NoAnswer, Role, Why};
 use super::finding::{Finding, What};
+use crate::issuance::subject::is_public;
+use crate::name::DomainName;
 use crate::remedy;
 
 /// A finding for each name that was looked up.
@@ -28,12 +30,22 @@ fn finding(looked_up: &LookedUp, facts: &Facts) -> Finding {
                 format!("{name} is an alias (CNAME) of {end}, which does not exist"),
                 format!("point the CNAME of {name} at a name that exists, or put an A record in its place"),
             ),
+            None if is_private(name) => Finding::note(
+                What::Dns,
+                format!("{name} is a private name: the public DNS has none under its top level (NXDOMAIN)"),
+            )
+            .with_remedy(remedy::resolve_privately(name)),
             None => Finding::wrong(What::Dns, format!("{name} does not exist (NXDOMAIN)"), add),
         },
         Err(NoAnswer { why, words }) => Finding::wrong(What::Dns, words.clone(), no_answer(*why, name)),
     };
     // Nobody has to serve the parent of a wildcard.
     found.only_if(*role != Role::Parent)
+}
+
+/// Whether a name is for use in private, such as those under `localhost`, `test` and `internal`.
+fn is_private(name: &str) -> bool {
+    DomainName::parse(name).is_ok_and(|name| !is_public(&name))
 }
 
 /// The name to write into the zone.

@@ -1,10 +1,10 @@
 //! Who serves the name, and how its certificate is to be had.
 
-use super::facts::Facts;
+use super::facts::{Approval, Facts};
 use super::finding::{Finding, What};
 use crate::issuance::Challenge;
 use crate::issuance::DomainAcme;
-use crate::issuance::subject::{ChallengeError, authorities_for, challenges_for};
+use crate::issuance::subject::{ChallengeError, Subject, authorities_for, challenges_for};
 use crate::name::{DomainName, Kind};
 use crate::remedy;
 
@@ -14,10 +14,27 @@ pub(super) fn served(facts: &Facts) -> Finding {
     match (&serving.domain, &serving.on_demand) {
         (Some(domain), _) if domain.name == *name => Finding::ok(What::Serving, format!("{name} is served here")),
         (Some(domain), _) => Finding::ok(What::Serving, format!("{name} is served here by {}", domain.name)),
-        (None, Some(site)) => {
-            Finding::note(What::Serving, format!("{name} is served here by {site} once it is approved on demand"))
-        }
+        (None, Some((site, approval))) => approved(name, site, approval),
         (None, None) => Finding::wrong(What::Serving, format!("no `[[domain]]` serves {name}"), write_domain(facts)),
+    }
+}
+
+/// Whether a name that nobody configured is served.
+fn approved(name: &DomainName, site: &DomainName, approval: &Approval) -> Finding {
+    let served = format!("it is served here by {site} on demand");
+    match approval {
+        Approval::Allowed => Finding::ok(What::Serving, format!("`allow` approves {name}: {served}")),
+        Approval::Approved(url) => Finding::ok(What::Serving, format!("{url} approves {name}: {served}")),
+        Approval::Refused(url) => Finding::wrong(
+            What::Serving,
+            format!("{url}, which is asked about names on demand, does not approve {name}"),
+            format!("have {url} approve {name} (status 200), or write it into `allow` of `[acme.on_demand]`"),
+        ),
+        Approval::Unanswered(url) => Finding::wrong(
+            What::Serving,
+            format!("{url}, which is asked about names on demand, says neither yes nor no of {name}"),
+            format!("see that {url} answers within 5 seconds: 200 for names to be served, 404 for others"),
+        ),
     }
 }
 
@@ -49,7 +66,7 @@ pub(super) fn challenge(facts: &Facts) -> Option<Result<Challenge, ChallengeErro
 
 /// How its certificate is to be had. Nothing where the name is not served.
 pub(super) fn issued(facts: &Facts) -> Vec<Finding> {
-    let Some(domain) = &facts.serving.domain else { return Vec::new() };
+    let Some(domain) = &facts.serving.domain else { return issued_on_demand(facts) };
     let name = &domain.name;
     let has_files = !domain.certificates.is_empty();
     let wrong = |says: String, remedy: String| vec![Finding::wrong(What::Issuance, says, remedy)];
@@ -68,6 +85,27 @@ pub(super) fn issued(facts: &Facts) -> Vec<Finding> {
             _ => wrong(nobody_issues(name), who_could(name)),
         };
     };
+    ordered(facts, subject, has_files)
+}
+
+/// The same for a name on demand.
+fn issued_on_demand(facts: &Facts) -> Vec<Finding> {
+    let agreed = facts.serving.acme.as_ref().is_some_and(|acme| acme.agreed_to_terms);
+    match (&facts.serving.on_demand, &facts.serving.subject) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(subject)) => ordered(facts, subject, false),
+        (Some(_), None) if !agreed => vec![Finding::wrong(
+            What::Issuance,
+            format!("nothing is ordered for {}: the operator has not agreed to the authorities' terms", facts.name),
+            remedy::AGREE_TO_TERMS,
+        )],
+        (Some(_), None) => Vec::new(),
+    }
+}
+
+/// How the certificate of a subject is to be had.
+fn ordered(facts: &Facts, subject: &Subject, has_files: bool) -> Vec<Finding> {
+    let name = issued_name(facts);
     let mut findings = vec![match challenge(facts) {
         Some(Err(error)) => Finding::wrong(What::Issuance, error.to_string(), way_out(&error)).only_if(!has_files),
         Some(Ok(challenge)) => {

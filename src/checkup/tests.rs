@@ -1,5 +1,7 @@
 //! Facts in, sentences out, case by case.
 
+mod unlisted;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

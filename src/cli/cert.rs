@@ -3,17 +3,21 @@
 //! ```text
 //! entry        a certificate, or one that is to be, with all that is known of it
 //! gather       every entry: from the inventory, from certificate files, from what is configured
+//! deployed     which of them serves which domain
 //! list show    tables and facts for people
 //! json         the same for scripts
 //! order        what the running process is asked for
 //! ```
 
+mod deployed;
 mod entry;
 mod gather;
 mod json;
 mod list;
 mod order;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! check         the command: gathers what is seen of a name, and says what `checkup` makes of it
+//! approved      whether a name that nobody configured may be served
 //! configured    what the configuration and the inventory say
 //! running       what the running process says
 //! asked         what name servers say
@@ -10,6 +11,7 @@
 //! exchange      one connection, one request, one answer
 //! ```
 
+mod approved;
 mod asked;
 mod behind;
 mod check;

@@ -103,6 +103,17 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     }
 }
 
+/// What of `path` can be understood, and what is wrong with the rest: for commands that only look.
+///
+/// # Errors
+/// If there is nothing to understand: the file cannot be read.
+pub fn load_in_part(path: &Path) -> Result<(Config, Option<Diagnostics>), Diagnostics> {
+    let text =
+        read_named(path).map_err(|e| Diagnostic::of_file(path, e.line(), unreadable("the configuration file", &e)))?;
+    let (config, _, problems) = read_pieces(path, std::slice::from_ref(&(0..text.len())), &text);
+    Ok((config, problems.verdict().err()))
+}
+
 /// The data directory that `path` names, as far as the file can be read: enough to find the process that runs on it,
 /// also and above all when the rest of the file is wrong.
 pub fn data_dir_of(path: &Path) -> PathBuf {
@@ -194,6 +205,13 @@ pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics
 
 /// Reads the `pieces` of a file, of which all but the first hold domains alone.
 fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> Result<Loaded, Diagnostics> {
+    let (config, pairs, problems) = read_pieces(path, pieces, text);
+    let Verdict { sources, notes, lacking } = problems.verdict()?;
+    Ok(Loaded { config, pairs, notes, lacking, sources })
+}
+
+/// The same, whatever is wrong: what is, is left out.
+fn read_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> (Config, Vec<PairUse>, Problems) {
     let mut lines_before = 0;
     let mut sources = pieces.iter().filter_map(|piece| text.get(piece.clone())).map(|piece| {
         let source = Source::piece(path, piece.to_owned(), lines_before);
@@ -261,12 +279,11 @@ fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> Result<Loade
     domains.issuing.check_site(|name| domains.contains(name), &mut problems);
     note_issuance(&domains, path, &mut problems);
 
-    let Verdict { sources, notes, lacking } = problems.verdict()?;
     let Domains { plans, sites, pairs, issuing, groups, .. } = domains;
     let groups = groups.list.into_iter().map(|(_, group)| group).collect();
     let acme = issuing.acme;
     config = Config { listen: listening.listen, plans, acme, vault, domains: sites, groups, ..config };
-    Ok(Loaded { config, pairs, notes, lacking, sources })
+    (config, pairs, problems)
 }
 
 fn read_top(top: &Reader, base: &Path, config: &mut Config, problems: &mut Problems) {

@@ -49,6 +49,13 @@ pub fn due_at(not_before: UnixTime, not_after: UnixTime, window: Option<Window>,
     UnixTime::from_secs(due.max(not_before.secs()))
 }
 
+/// When a certificate that is renewed by itself is late: a 20th of its lifetime after renewal was due.
+pub fn late_at(not_before: UnixTime, not_after: UnixTime) -> UnixTime {
+    let lifetime = lifetime_secs(not_before, not_after);
+    let left = part(lifetime).saturating_sub(lifetime / SPREAD_PARTS);
+    UnixTime::from_secs(end_secs(not_after).saturating_sub(left))
+}
+
 /// When a standby is to be there for a certificate that has not been renewed: 7 days before its end, or when a third of
 /// the lifetime is left where that is later.
 pub fn standby_due_at(not_before: UnixTime, not_after: UnixTime) -> UnixTime {

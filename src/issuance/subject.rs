@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
-pub use authority::{authorities_for, can_issue};
+pub use authority::{authorities_for, can_issue, is_public};
 pub use challenge::{ChallengeError, challenges_for};
 
 use super::{Acme, CertificateSpec, DomainAcme, Method};

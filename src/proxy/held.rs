@@ -14,7 +14,7 @@ use super::counters::Counters;
 pub struct Held {
     counters: Arc<Counters>,
     gauge: AtomicU8,
-    _entry: Entry,
+    _entry: Option<Entry>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -35,10 +35,15 @@ pub enum Gauge {
 }
 
 impl Held {
-    /// What a connection holds from the moment it is accepted.
-    pub fn new(counters: Arc<Counters>, entry: Entry, place: OwnedSemaphorePermit) -> Self {
+    /// What a connection holds from the moment it is accepted; `entry`: if it is a client's.
+    pub fn new(counters: Arc<Counters>, entry: Option<Entry>, place: OwnedSemaphorePermit) -> Self {
         counters.open_handshake.inc();
         Self { counters, gauge: AtomicU8::new(Gauge::Handshake as u8), _entry: entry, _place: place }
+    }
+
+    /// Where the connection is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Counts the connection under `gauge` from now on.

@@ -21,6 +21,7 @@ use super::held::Gauge;
 use super::socket::Socket;
 use super::transport::Transport;
 use super::worker::Worker;
+use crate::on_demand::is_allowed_host;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
@@ -65,10 +66,12 @@ pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, connection: Arc<Conn
     _ = drive(&connection, serving, http1::Connection::graceful_shutdown).await;
 }
 
-/// A permanent redirect that keeps host, path, query and method (RFC 9110, section 15.4.9); 404 for unknown hosts.
+/// A permanent redirect that keeps host, path, query and method (RFC 9110, section 15.4.9); 404 for unknown hosts. A name
+/// that `allow` approves is sent to where its first handshake makes it served; about others nobody is asked here.
 fn redirect(snapshot: &Snapshot, arriving: &Arriving) -> Result<Response<Body>, Refusal> {
     let host = forward::host(&arriving.head)?;
-    if snapshot.site(&host).is_none() {
+    let is_welcome = || snapshot.on_demand.as_ref().is_some_and(|on_demand| is_allowed_host(on_demand, &host));
+    if snapshot.site(&host).is_none() && !is_welcome() {
         return Ok(answer::page(StatusCode::NOT_FOUND, "This host is not served here."));
     }
     let path = arriving.head.uri.path_and_query().map_or("/", |path| path.as_str());

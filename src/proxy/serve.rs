@@ -61,7 +61,9 @@ pub struct Visit {
 
 /// Serves one connection of an `https` listener, from the handshake to its end.
 pub async fn connection(worker: Rc<Worker>, tcp: TcpStream, client: IpAddr, connection: Arc<Connection>) {
-    let Some(accepted) = tls::accept(&worker.shared, Socket::new(tcp, Arc::clone(&connection))).await else { return };
+    let counters = connection.held().counters();
+    let socket = Socket::new(tcp, Arc::clone(&connection));
+    let Some(accepted) = tls::accept(&worker.shared, counters, socket).await else { return };
     let snapshot = worker.shared.live.snapshot();
     let limits = snapshot.limits.clone();
     let client = forward::Client::new(client, &snapshot.trusted_proxies);

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use super::counters::Counters;
 use super::socket::Socket;
 use super::worker::Shared;
 use crate::certificate::Source;
@@ -83,14 +84,14 @@ impl Acceptor {
     }
 }
 
-/// Shakes hands. What fails is counted, and answered as TLS wants it; there is nothing else to do about it.
-pub async fn accept(shared: &Shared, socket: Socket) -> Option<Accepted> {
-    let counters = &shared.counters;
+/// Shakes hands. What comes of it is counted in `counters`; what fails is answered as TLS wants it, and there is nothing
+/// else to do about it.
+pub async fn accept(shared: &Shared, counters: &Counters, socket: Socket) -> Option<Accepted> {
     let failed = |_| counters.handshakes_failed.inc();
     let mut start = LazyConfigAcceptor::new(HelloReader::default(), socket).await.map_err(failed).ok()?;
     let hello = start.client_hello();
     if hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == challenge::ALPN)) {
-        prove(shared, start).await;
+        prove(shared, counters, start).await;
         return None;
     }
     let snapshot = shared.live.snapshot();
@@ -183,10 +184,10 @@ async fn choose_for_stranger(shared: &Shared, start: &StartHandshake<Socket>) ->
 }
 
 /// Shows an authority the certificate that it looks for, and is done: no request follows.
-async fn prove(shared: &Shared, mut start: StartHandshake<Socket>) {
+async fn prove(shared: &Shared, counters: &Counters, mut start: StartHandshake<Socket>) {
     let name = start.client_hello().server_name().and_then(|name| normalize_host(name).map(Cow::into_owned));
     let Some(key) = name.and_then(|name| shared.challenges.certificate(&name)) else {
-        shared.counters.handshakes_unrecognized_name.inc();
+        counters.handshakes_unrecognized_name.inc();
         return refuse_name(&mut start.io).await;
     };
     let config = shared.acceptor.proving(key);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use prometheus::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
@@ -24,6 +25,7 @@ use crate::clock::Clock;
 use crate::meter::{Shipment, WorkerMeter};
 use crate::on_demand::Doorbell;
 use crate::origin::Origins;
+use crate::probes::Probes;
 use crate::snapshot::Live;
 
 /// How often connections are swept.
@@ -48,6 +50,10 @@ pub struct Shared {
     pub clock: Arc<Clock>,
     /// Process-wide counts.
     pub counters: Arc<Counters>,
+    /// The same of our own looks at ourselves, which nobody reads: they are counted where they are made.
+    unread: Arc<Counters>,
+    /// Where those come from.
+    pub probes: Arc<Probes>,
     /// How many connections each client has.
     pub clients: Arc<Clients>,
     /// Room for the connections of all clients together. One room, not one per worker: the kernel deals connections
@@ -74,9 +80,11 @@ impl Shared {
         max_connections: usize,
     ) -> Result<Self, rustls::Error> {
         let acceptor = Arc::new(tls::Acceptor::new()?);
+        let unread = Counters::register(&Registry::new()).map_err(|error| rustls::Error::General(error.to_string()))?;
         let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        let (clients, challenges) = (Arc::default(), Arc::default());
-        Ok(Self { live, clock, counters, clients, places, acceptor, challenges, doorbell })
+        let (clients, challenges, probes) = (Arc::default(), Arc::default(), Arc::default());
+        let unread = Arc::new(unread);
+        Ok(Self { live, clock, counters, unread, probes, clients, places, acceptor, challenges, doorbell })
     }
 }
 
@@ -260,12 +268,18 @@ async fn accept(worker: Rc<Worker>, protocol: Protocol, socket: std::net::TcpLis
 impl Worker {
     fn admit(self: &Rc<Self>, protocol: Protocol, tcp: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         let snapshot = self.shared.live.snapshot();
-        let limit = snapshot.limits.max_connections_per_client;
-        let Some(client) = self.shared.clients.enter(peer.ip(), limit) else {
-            return self.shared.counters.refused_connections.inc();
+        // We are no client of ours: we take nobody's place among the connections of this address.
+        let (counters, entry) = if self.shared.probes.recognise(peer) {
+            (&self.shared.unread, None)
+        } else {
+            let limit = snapshot.limits.max_connections_per_client;
+            let Some(entry) = self.shared.clients.enter(peer.ip(), limit) else {
+                return self.shared.counters.refused_connections.inc();
+            };
+            (&self.shared.counters, Some(entry))
         };
         _ = tcp.set_nodelay(true);
-        let held = Held::new(Arc::clone(&self.shared.counters), client, place);
+        let held = Held::new(Arc::clone(counters), entry, place);
         let connection = Arc::new(Connection::new(Arc::clone(&self.pulse), &snapshot.limits, held));
         self.connections.borrow_mut().push(Arc::downgrade(&connection));
         let worker = Rc::clone(self);
@@ -276,7 +290,7 @@ impl Worker {
                 Protocol::Https => {
                     let served = serve::connection(Rc::clone(&worker), tcp, client, Arc::clone(&connection));
                     if Attended::new(served, task).await.is_none() && connection.is_shaking_hands() {
-                        worker.shared.counters.handshakes_timeout.inc();
+                        connection.held().counters().handshakes_timeout.inc();
                     }
                 }
                 Protocol::Http => _ = Attended::new(plain::connection(worker, tcp, connection), task).await,

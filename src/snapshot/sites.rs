@@ -60,6 +60,11 @@ impl<K> Sites<K> {
         self.parts.iter().flat_map(|part| part.values())
     }
 
+    /// All keys, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.parts.iter().flat_map(|part| part.keys())
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()

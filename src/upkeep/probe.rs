@@ -1,33 +1,35 @@
-//! Served is stored: now and then each domain is asked for over its own listener, and the leaf on the wire compared with
+//! Served is stored: now and then each domain is asked for over its own listeners, and the leaf on the wire compared with
 //! the one that is meant to serve. Only a look from outside notices what nobody thought of.
+//!
+//! A look takes one way of several: from one look to the next a domain's listeners, their address families and, where it
+//! has both, its kinds of keys take turns.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+mod handshake;
+mod ways;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use prometheus::{IntCounterVec, Opts, Registry};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use rustls::SignatureScheme;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::certificate::Source;
+use crate::certificate::{Choice, Source};
 use crate::clock::{Clock, UnixTime};
 use crate::name::{DomainName, Kind};
+use crate::probes::Probes;
 use crate::site::Site;
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Snapshot};
 
 /// How often some domains are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks in which every domain is looked at once, where there are many; few are looked at one each tick.
 const TICKS_PER_ROUND: usize = 6 * 3600;
-/// How long a handshake with ourselves may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The loop.
 #[derive(Debug)]
@@ -35,9 +37,12 @@ pub struct Probe {
     live: Arc<Live>,
     clock: Arc<Clock>,
     listeners: watch::Receiver<Vec<SocketAddr>>,
+    probes: Arc<Probes>,
     provider: Arc<CryptoProvider>,
+    /// How many rounds there were: in each a domain is looked at by the next way.
+    rounds: usize,
     /// What is still to be looked at in this round. Names: a site that is gone must not be held for hours.
-    round: Vec<DomainName>,
+    round: Vec<Arc<str>>,
     results: IntCounterVec,
     mismatches: IntCounterVec,
 }
@@ -54,7 +59,7 @@ enum Seen {
 }
 
 impl Probe {
-    /// Asks `listeners`, which may change.
+    /// Asks `listeners`, which may change, from sockets that `probes` knows.
     ///
     /// # Errors
     /// If a metric's name is taken.
@@ -62,6 +67,7 @@ impl Probe {
         live: Arc<Live>,
         clock: Arc<Clock>,
         listeners: watch::Receiver<Vec<SocketAddr>>,
+        probes: Arc<Probes>,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, label| {
@@ -76,7 +82,8 @@ impl Probe {
         let help = "Handshakes of ours that got another certificate than the one that is meant.";
         let mismatches = counter("lockgate_certificate_mismatches_total", help, "domain")?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Ok(Self { live, clock, listeners, provider, round: Vec::new(), results, mismatches })
+        let (rounds, round) = (0, Vec::new());
+        Ok(Self { live, clock, listeners, probes, provider, rounds, round, results, mismatches })
     }
 
     /// Runs until the process ends.
@@ -85,51 +92,62 @@ impl Probe {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if self.round.is_empty() {
-                self.round = self.live.snapshot().sites().map(|site| site.spec.name.clone()).collect();
-            }
-            let share = self.live.glance().len().div_ceil(TICKS_PER_ROUND);
-            for _ in 0..share {
-                let Some(name) = self.round.pop() else { break };
-                let site = self.live.glance().named(&name).cloned();
-                if let Some(site) = site {
-                    self.look_at(&site).await;
-                }
+            self.step().await;
+        }
+    }
+
+    /// Looks at the next share of the domains.
+    async fn step(&mut self) {
+        if self.round.is_empty() {
+            let snapshot = self.live.snapshot();
+            let configured = snapshot.sites().map(|site| site.spec.name.shared());
+            self.round = configured.chain(snapshot.aliases.keys().cloned()).collect();
+            self.rounds = self.rounds.wrapping_add(1);
+        }
+        let share = {
+            let snapshot = self.live.glance();
+            (snapshot.len() + snapshot.aliases.len()).div_ceil(TICKS_PER_ROUND)
+        };
+        for _ in 0..share {
+            let Some(name) = self.round.pop() else { break };
+            let Ok(name) = DomainName::parse(&name) else { continue };
+            // Neighbours in a round take different ways, so that a broken listener shows at once.
+            let turn = self.rounds.wrapping_add(self.round.len());
+            let site = site_of(&self.live.glance(), &name).cloned();
+            if let Some(site) = site {
+                self.look_at(&name, &site, turn).await;
             }
         }
     }
 
-    async fn look_at(&self, site: &Arc<Site>) {
-        let is_current =
-            || self.live.glance().site(site.spec.name.as_str()).is_some_and(|current| Arc::ptr_eq(current, site));
-        let Some((address, server_name)) = self.way_to(site) else { return };
-        let name = &site.spec.name;
-        let meant = |now: UnixTime| {
-            let standing = site.certificates.standing(name, now);
-            // Nobody is served yet by an internal certificate that was not asked for: looking is not asking.
-            (standing.source != Source::Internal).then(|| site.certificates.choose(name, now, &self.schemes()))?
-        };
-        let Some(before) = meant(self.clock.read().now) else { return };
-        let seen = match timeout(PATIENCE, self.leaf(address, server_name)).await {
-            Ok(Some(leaf)) => {
-                let is_meant = |fingerprint: &[u8; 32]| *fingerprint == leaf;
-                let after = meant(self.clock.read().now);
-                match is_meant(before.certificate.fingerprint())
-                    || after.is_some_and(|it| is_meant(it.certificate.fingerprint()))
-                {
-                    true => Seen::Meant,
-                    false => Seen::Other(leaf),
-                }
+    /// Looks at a name, which `site` serves, by the way whose turn it is.
+    async fn look_at(&self, name: &DomainName, site: &Arc<Site>, turn: usize) {
+        let is_current = || self.live.glance().site(name.as_str()).is_some_and(|current| Arc::ptr_eq(current, site));
+        let Some(server_name) = self.server_name(name) else { return };
+        let addresses = ways::addresses(&self.listeners.borrow(), name.kind());
+        let Some(to) = self.reachable(&addresses, turn) else { return };
+        let schemes = self.offer(name, site, turn.checked_div(addresses.len()).unwrap_or_default());
+        let Some(before) = self.meant(name, site, &schemes) else { return };
+        let address = to.1;
+        let seen = match handshake::leaf(to, server_name, &self.provider, schemes.clone()).await {
+            Some(leaf) => {
+                let is_it = |choice: Choice| *choice.certificate.fingerprint() == leaf;
+                let is_meant = is_it(before.clone()) || self.meant(name, site, &schemes).is_some_and(is_it);
+                if is_meant { Seen::Meant } else { Seen::Other(leaf) }
             }
-            _ => Seen::Nothing,
+            None => Seen::Nothing,
         };
         match seen {
             Seen::Meant => self.results.with_label_values(&["meant"]).inc(),
             Seen::Other(leaf) if is_current() => {
                 self.results.with_label_values(&["other"]).inc();
-                self.mismatches.with_label_values(&[name.as_str()]).inc();
+                // A name on demand has no figures of its own.
+                self.mismatches.with_label_values(&[site.spec.name.as_str()]).inc();
                 let (served, meant) = (hex::encode(leaf), hex::encode(before.certificate.fingerprint()));
-                tracing::warn!(domain = %name, served, meant, "another certificate is served than the one that is meant");
+                tracing::warn!(
+                    domain = %name, listener = %address, served, meant,
+                    "another certificate is served than the one that is meant"
+                );
             }
             Seen::Nothing if is_current() => self.results.with_label_values(&["failed"]).inc(),
             // A domain that is served otherwise by now was looked at too late.
@@ -137,40 +155,49 @@ impl Probe {
         }
     }
 
-    /// Where a domain is asked for, and by what name. `None`: not from here.
-    fn way_to(&self, site: &Site) -> Option<(SocketAddr, ServerName<'static>)> {
-        let listeners = self.listeners.borrow();
-        let first = *listeners.first()?;
-        match site.spec.name.kind() {
-            Kind::Ip(ip) => {
-                let reaches = |listener: &&SocketAddr| {
-                    listener.ip().to_canonical() == ip || (listener.ip().is_unspecified() && ip.is_loopback())
-                };
-                let listener = listeners.iter().find(reaches)?;
-                Some((SocketAddr::new(ip, listener.port()), ServerName::from(ip)))
-            }
-            Kind::Exact => Some((to_loopback(first), ServerName::try_from(site.spec.name.as_str().to_owned()).ok()?)),
+    /// The certificate that is meant for a client which verifies `schemes`. Nobody is served yet by an internal one that
+    /// was not asked for: looking is not asking.
+    fn meant(&self, name: &DomainName, site: &Site, schemes: &[SignatureScheme]) -> Option<Choice> {
+        let now = self.now();
+        let is_asked_for = site.certificates.standing(name, now).source != Source::Internal;
+        is_asked_for.then(|| site.certificates.choose(name, now, schemes)).flatten()
+    }
+
+    /// What the client of the `turn`th look verifies.
+    fn offer(&self, name: &DomainName, site: &Site, turn: usize) -> Vec<SignatureScheme> {
+        let now = self.now();
+        if site.certificates.standing(name, now).source == Source::Internal {
+            return self.schemes();
+        }
+        let offers = ways::offers((name, &site.certificates), now, &self.schemes());
+        let at = turn.checked_rem(offers.len()).unwrap_or_default();
+        offers.into_iter().nth(at).unwrap_or_else(|| self.schemes())
+    }
+
+    /// The address whose turn it is, with a socket to reach it from; or the next one that is this machine's: some have no
+    /// IPv6, and a domain's address may be that of a router.
+    fn reachable(&self, addresses: &[SocketAddr], turn: usize) -> Option<(TcpSocket, SocketAddr)> {
+        let first = turn.checked_rem(addresses.len())?;
+        let in_turn = addresses.iter().cycle().skip(first).take(addresses.len());
+        in_turn.copied().find_map(|to| Some((handshake::socket_for(to, &self.probes).ok()?, to)))
+    }
+
+    /// By what name a domain is asked for. `None`: not from here.
+    fn server_name(&self, name: &DomainName) -> Option<ServerName<'static>> {
+        match name.kind() {
+            Kind::Ip(ip) => Some(ServerName::from(ip)),
+            Kind::Exact => ServerName::try_from(name.as_str().to_owned()).ok(),
             // Any name under it; this one is nobody's.
             Kind::Wildcard => {
-                let name = format!("lockgate-probe.{}", site.spec.name.wildcard_parent()?);
-                let is_its_own = self.live.glance().site(&name).is_some_and(|found| found.spec.name == site.spec.name);
-                is_its_own.then(|| ServerName::try_from(name).ok()).flatten().map(|name| (to_loopback(first), name))
+                let below = format!("lockgate-probe.{}", name.wildcard_parent()?);
+                let is_its_own = self.live.glance().site(&below).is_some_and(|found| found.spec.name == *name);
+                is_its_own.then(|| ServerName::try_from(below).ok()).flatten()
             }
         }
     }
 
-    /// The fingerprint of the leaf that is served.
-    async fn leaf(&self, address: SocketAddr, server_name: ServerName<'static>) -> Option<[u8; 32]> {
-        let seen = Arc::new(Notes { leaf: Mutex::new(None), provider: Arc::clone(&self.provider) });
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .ok()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&seen) as _)
-            .with_no_client_auth();
-        let socket = TcpStream::connect(address).await.ok()?;
-        TlsConnector::from(Arc::new(config)).connect(server_name, socket).await.ok()?;
-        *seen.leaf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> UnixTime {
+        self.clock.read().now
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
@@ -178,57 +205,10 @@ impl Probe {
     }
 }
 
-/// A listener on every address is reached on the nearest.
-fn to_loopback(listener: SocketAddr) -> SocketAddr {
-    let ip = match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        // `[::]` is dual-stack, and some machines have no IPv6.
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listener.port())
+/// The site of this very name, configured or on demand.
+fn site_of<'s>(snapshot: &'s Snapshot, name: &DomainName) -> Option<&'s Arc<Site>> {
+    snapshot.named(name).or_else(|| snapshot.aliases.get(name.as_str()))
 }
 
-/// Notes the leaf, and trusts whoever has its key: whether the world trusts it is not the question here.
-#[derive(Debug)]
-struct Notes {
-    leaf: Mutex<Option<[u8; 32]>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Notes {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls_pki_types::UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let fingerprint = <[u8; 32]>::try_from(digest::digest(&digest::SHA256, leaf).as_ref()).ok();
-        *self.leaf.lock().unwrap_or_else(PoisonError::into_inner) = fingerprint;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,24 @@
-//! The expiry watch: which certificate serves each domain, told when it changes. It changes nothing itself: every
-//! handshake makes the choice against the clock.
+//! The expiry watch: which certificate serves each domain, told when it changes; and that its own ends, told ahead. It
+//! changes nothing itself: every handshake makes the choice against the clock.
 //!
 //! How a domain stands changes when its certificates do (there is a new snapshot), when one of them begins or ends
-//! (known ahead), when a key turns out not to open (counted), or when the clock is set back. Only then is it looked at:
+//! (known ahead, and so are reminders), when a key turns out not to open (counted), or when the clock is set back. Only then is it looked at:
 //! a hundred thousand domains cost nothing while nothing happens.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
+mod ending;
+
 use super::alerts::Alerts;
+use crate::alert::reminder::Reminder;
 use crate::alert::{Alert, AlertKind};
 use crate::certificate::{Source, Standing, key_changes};
 use crate::clock::UnixTime;
 use crate::meter::Slot;
 use crate::site::Site;
 use crate::snapshot::Snapshot;
+use ending::Ending;
 
 /// What served each domain when it was last looked at, and when to look again.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub struct Watch {
     watched: Vec<Watched>,
     /// What served each name when it was last looked at, if that was not its own.
     not_own: HashMap<Slot, Source>,
+    /// The last second of each domain's own certificate, and which reminder of it was due, if one was.
+    reminded: HashMap<Slot, (UnixTime, Reminder)>,
     /// By the time at which the clock alone changes something.
     due: BTreeSet<(UnixTime, Slot)>,
     /// When it was last looked.
@@ -53,6 +59,7 @@ impl Watch {
         Self {
             watched: Vec::new(),
             not_own: HashMap::new(),
+            reminded: HashMap::new(),
             due: BTreeSet::new(),
             looked_at: UnixTime::from_ms(i64::MIN),
             snapshot: Arc::default(),
@@ -119,13 +126,16 @@ impl Watch {
     /// Looks at a site, and tells what has changed. Gives back its next place in [`Watch::due`].
     fn look(&mut self, site: &Arc<Site>, now: UnixTime, alerts: &Alerts) -> Option<(UnixTime, Slot)> {
         let standing = site.certificates.standing(&site.spec.name, now);
-        let next = site.certificates.next_change(now);
+        let ending = Ending::of(site, now);
+        let reminder = ending.as_ref().and_then(|ending| ending.next_at(now));
+        let next = site.certificates.next_change(now).into_iter().chain(reminder).min();
         let watched = Watched { site: Arc::downgrade(site), due: next };
         let before = self.watched.get_mut(site.slot.index()).map(|place| std::mem::replace(place, watched));
         if let Some(due) = before.and_then(|it| it.due) {
             self.due.remove(&(due, site.slot));
         }
         self.tell(site, standing, now, alerts);
+        self.remind(site, ending, now, alerts);
         next.map(|at| (at, site.slot))
     }
 
@@ -142,16 +152,30 @@ impl Watch {
         }
         let raise =
             |kind, detail: String| alerts.raise(&Alert { kind, domain: site.spec.name.shared(), at: now, detail });
-        if before == Source::Own
-            && let Some(own) = standing.own_not_after
-            && own.secs() < now.secs()
-        {
-            raise(AlertKind::CertificateExpired, format!("its own certificate expired at {own}"));
-        }
         if standing.source.is_fallback() {
             raise(AlertKind::FallbackInstalled, format!("served with the {} certificate", standing.source));
         } else {
             raise(AlertKind::FallbackEnded, "its own certificate serves again".to_owned());
+        }
+    }
+
+    /// Tells that the domain's own certificate ends or has ended, once for each threshold. After a step back of the clock
+    /// those that were told come again in their time.
+    fn remind(&mut self, site: &Site, ending: Option<Ending>, now: UnixTime, alerts: &Alerts) {
+        let due = ending.and_then(|ending| Some((ending.due(now)?, ending)));
+        let Some((reminder, ending)) = due else {
+            self.reminded.remove(&site.slot);
+            return;
+        };
+        let before = self.reminded.insert(site.slot, (ending.not_after, reminder));
+        let is_new = |(end, told): (UnixTime, Reminder)| end != ending.not_after || reminder.is_after(told);
+        if before.is_none_or(is_new) {
+            let kind = match reminder {
+                Reminder::Expiring { .. } => AlertKind::CertificateExpiring,
+                Reminder::Expired { .. } => AlertKind::CertificateExpired,
+            };
+            let detail = ending.in_words(site, now);
+            alerts.raise(&Alert { kind, domain: site.spec.name.shared(), at: now, detail });
         }
     }
 }

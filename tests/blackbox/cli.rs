@@ -219,6 +219,46 @@ fn the_demo_serves_without_being_told_anything() {
     assert_eq!(status.code(), Some(0), "{}", demo.lines().join("\n"));
 }
 
+/// What a line that the demo prints says behind its title.
+fn printed(demo: &Process, title: &str) -> String {
+    let line = demo.wait_for_line(title, Duration::from_secs(60), |line| line.trim_start().starts_with(title));
+    line.trim_start().trim_start_matches(title).trim().to_owned()
+}
+
+#[test]
+fn the_demo_with_an_authority_shows_a_certificate_of_its_own() {
+    let home = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockgate"));
+    command.args(["demo", "--acme", "--https-port", "0", "--admin-port", "0"]);
+    command.current_dir(home.path()).env("HOME", home.path());
+    let mut demo = Process::spawn(&mut command);
+    let sh = |line: &str| run(Command::new("sh").arg("-c").arg(line));
+    let curl = printed(&demo, "Try it");
+    let page = eventually_within(Duration::from_secs(60), "the line works as printed", || {
+        let page = sh(&curl);
+        (page.code == 0 && page.stdout.contains("Hello from the origin")).then_some(page)
+    });
+    assert!(page.stdout.contains("host: demo.localhost"), "{}", page.stdout);
+    let issuer = sh(&format!("{curl} -v -o /dev/null"));
+    assert!(issuer.stderr.contains("issuer: CN=Pebble Intermediate CA"), "{}", issuer.stderr);
+    let list = sh(&printed(&demo, "Certificates"));
+    let row = list.stdout.lines().find(|line| line.contains("demo.localhost")).unwrap_or_default();
+    assert!(list.code == 0 && row.contains("issued") && row.contains("Pebble Intermediate CA"), "{}", list.text());
+    let renewed = sh(&printed(&demo, "Renew it"));
+    assert_eq!(renewed.code, 0, "{}", renewed.text());
+    let watched = sh(&printed(&demo, "Watch it"));
+    assert!(
+        watched.stdout.contains("lockgate_certificate_fallback_active{domain=\"demo.localhost\"} 0"),
+        "{}",
+        watched.text()
+    );
+    demo.signal(Signal::INT);
+    let status = demo.wait(Duration::from_secs(20)).expect("Ctrl-C ends it");
+    assert_eq!(status.code(), Some(0), "{}", demo.lines().join("\n"));
+    let root = curl.split(' ').skip_while(|word| *word != "--cacert").nth(1).unwrap();
+    assert!(!PathBuf::from(root).exists(), "it leaves nothing behind");
+}
+
 #[test]
 fn a_configuration_without_domains_runs() {
     let gate = Lockgate::setup().start();

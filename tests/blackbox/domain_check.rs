@@ -12,7 +12,9 @@ use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Bind, ChallTestSrv, Lockgate, Output, PATIENCE, Pki, Scripted, free_port, lockgate};
+use crate::harness::{
+    Bind, ChallTestSrv, Fault, FaultCa, Lockgate, Output, PATIENCE, Pki, RetryAfter, Scripted, free_port, lockgate,
+};
 
 const SITE: &str = "shop.lockgate.test";
 
@@ -305,4 +307,56 @@ fn wrong_usage(#[case] name: &str, #[case] says: &str) {
     let output = lockgate(&["domain", "check", name, "-c", file.to_str().unwrap(), "--resolver", resolver]);
     assert_eq!(output.code, 2, "{}", output.text());
     assert!(says == "cannot be read" || output.stderr.contains(says), "{}", output.text());
+}
+
+#[test]
+fn a_name_on_demand_its_certificate_and_what_failed() {
+    let (names, pki) = (Names::start(), Pki::new());
+    let ca = FaultCa::start(&pki);
+    let asked = Scripted::each(|_| b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let gate = Lockgate::under(&pki)
+        .acme(&[&ca])
+        .set("acme.standby", "false")
+        .set("acme.on_demand.site", &format!("'{SITE}'"))
+        .set("acme.on_demand.allow", "['*.customers.test']")
+        .set("acme.on_demand.ask", &format!("'{}/allowed?key=secret'", asked.url()))
+        .domain(SITE, Scripted::ok("hello"))
+        .start();
+    let issued = gate.leaf("a.customers.test");
+    assert_eq!(issued.names, ["a.customers.test"]);
+    let said = Said::of_running(&gate, "a.customers.test", &names);
+    assert_eq!(said.output.code, 0, "{:#}", said.json);
+    let served = format!("`allow` approves a.customers.test: it is served here by {SITE} on demand");
+    assert_eq!(said.says("serving", "ok"), served);
+    assert!(said.says("issuance", "ok").starts_with("its certificate is ordered from ca-0"), "{:#}", said.json);
+    assert!(said.says("certificate", "ok").starts_with("a.customers.test has a certificate from "), "{:#}", said.json);
+    said.says("origin", "ok");
+
+    ca.set(Fault::unavailable(RetryAfter::Nothing));
+    assert!(gate.tls("b.customers.test").connect().is_err());
+    gate.await_log(&["issuance_failed", "b.customers.test"]);
+    let said = Said::of_running(&gate, "b.customers.test", &names);
+    assert_eq!(said.output.code, 1, "{:#}", said.json);
+    let words: Vec<_> =
+        said.json["findings"].as_array().unwrap().iter().filter(|it| it["what"] == "certificate").collect();
+    assert!(words.iter().any(|it| it["says"].as_str().unwrap().contains("503")), "{words:?}");
+
+    let said = Said::of_running(&gate, "c.others.test", &names);
+    assert_eq!((said.output.code, asked.requests().is_empty()), (1, false));
+    assert!(said.says("serving", "wrong").ends_with("does not approve c.others.test"), "{:#}", said.json);
+    assert!(!said.output.stdout.contains("secret"), "{}", said.output.stdout);
+}
+
+#[test]
+fn what_is_right_of_a_configuration_is_looked_at() {
+    let names = Names::start();
+    let mut gate = Lockgate::serving(SITE, Scripted::ok("hello")).start();
+    let text = fs::read_to_string(gate.config_file()).unwrap();
+    gate.rewrite_raw(&format!("nonsense = 1\n{text}"));
+    let said = Said::of_running(&gate, SITE, &names);
+    assert!(said.output.code == 0 && said.output.stderr.contains("nonsense"), "{}", said.output.text());
+    assert_eq!(said.says("serving", "ok"), format!("{SITE} is served here"));
+    said.says("certificate", "ok");
+    gate.restore();
+    gate.stop();
 }

@@ -79,3 +79,19 @@ fn a_changed_configuration_is_followed() {
     gate.reconfigure(|setup| setup.domain("b.lockgate.test", "http://127.0.0.1:1").uncertified());
     gate.await_own("b.lockgate.test");
 }
+
+#[test]
+fn a_certificate_of_ones_own_wins_at_the_next_handshake_and_leaves_the_issued_one_behind() {
+    let (ca, setup) = at_noon();
+    let mut gate = setup.domain(SITE, "http://127.0.0.1:1").uncertified().start();
+    gate.await_own(SITE);
+    let issued = gate.leaf(SITE);
+    // Older, and with less time left: it is the user's word that counts.
+    let own = Pki::new().issue(&[SITE]).from("2027-01-01 00:00:00").until("2027-06-10 00:00:00").leaf();
+    gate.reconfigure(|setup| setup.certificate(&own));
+    assert!(gate.leaf(SITE) == own);
+    gate.reconfigure(Setup::uncertified);
+    assert_eq!(gate.leaf(SITE), issued);
+    // Only a standby for the files may have been ordered beside it.
+    assert!(ca.orders().len() <= 2, "{:?}", ca.orders());
+}

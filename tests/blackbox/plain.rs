@@ -71,3 +71,23 @@ fn a_body_on_the_plain_listener_never_becomes_the_next_request() {
     let _ = stream.read_to_string(&mut answers);
     assert!(answers.starts_with("HTTP/1.1 308") && !answers.contains("/inner"), "{answers}");
 }
+
+/// Who is approved is sent to where the first handshake has a certificate made; nobody is asked about others.
+#[test]
+fn names_on_demand_are_sent_to_https_before_their_first_handshake() {
+    let asked = Scripted::ok("");
+    let gate = Lockgate::serving(SITE, Scripted::ok(""))
+        .set("acme.agree_to_terms", "true")
+        .set("acme.standby", "false")
+        .set("acme.on_demand.site", &format!("'{SITE}'"))
+        .set("acme.on_demand.allow", "['*.customers.test']")
+        .set("acme.on_demand.ask", &format!("'{}'", asked.url()))
+        .table("[[acme.ca]]\nname = 'ca'\ndirectory = 'https://127.0.0.1:1/dir'")
+        .start();
+    for (host, status) in
+        [("a.customers.test", 308), ("b.a.customers.test", 308), ("customers.test", 404), ("shop.test", 404)]
+    {
+        assert_eq!(plain_get(gate.http(), host, "/a").status, status, "{host}");
+    }
+    assert_eq!(asked.requests().len(), 0);
+}

@@ -1,6 +1,10 @@
 //! A certificate held ready, and what happens in the second in which the domain's own expires (SPEC 5 and 10).
 
+use std::fs;
+use std::time::Duration;
+
 use rstest::rstest;
+use tempfile::TempDir;
 
 use crate::estate::*;
 use crate::harness::*;
@@ -186,4 +190,112 @@ fn one_that_does_not_work_is_none(#[case] fault: Fault) {
     stop_at(&gate, &[&authority], end + HOUR);
     gate.await_metric(GUARANTEED, &DOMAIN, (90 * DAY + 1) as f64);
     assert_eq!((source(&gate, SITE), gate.leaf(SITE).not_before), ("standby", end + HOUR));
+}
+
+/// How long real authorities may take on a machine that is busy.
+const ISSUED_WITHIN: Duration = Duration::from_secs(40);
+
+/// An hour from now: authorities that live by the machine's clock issue nothing that is not valid yet.
+fn in_an_hour() -> String {
+    date(jiff::Timestamp::now().as_second() + HOUR)
+}
+
+/// Whether curl, which lives by the machine's clock, gets an answer of a domain by that root alone.
+#[track_caller]
+fn is_trusted(gate: &Lockgate, name: &str, root_pem: &str) -> bool {
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().join("root.pem");
+    fs::write(&root, root_pem).unwrap();
+    Curl::new(&format!("https://{name}/"), gate.https(), &root).run().status == 200
+}
+
+#[test]
+fn when_one_authority_ends_another_one_issues() {
+    const OTHER: &str = "blog.lockgate.test";
+    let (site, pki) = (Managed::new(), Pki::new());
+    let (mut first, second) = (site.authority().start(), site.authority().start());
+    let setup = site.setup(&pki, &[&first, &second]).domain(SITE, Scripted::ok("")).uncertified();
+    let mut gate = setup.clock_stopped(&in_an_hour()).start();
+    gate.await_own(SITE);
+    assert!(is_trusted(&gate, SITE, &first.root_pem()));
+    assert_eq!((first.orders(), second.orders()), (1, 0));
+    first.stop();
+    gate.reconfigure(|setup| setup.domain(OTHER, Scripted::ok("")).uncertified());
+    let mut failures = 0;
+    eventually_within(ISSUED_WITHIN, "a certificate from the second", || {
+        let failed = gate.count_log(&["issuance_failed", OTHER]);
+        if failed > failures {
+            failures = failed;
+            // Longer than any pause between two attempts.
+            gate.clock().advance(2 * HOUR);
+        }
+        (gate.source(OTHER)? == "own").then_some(())
+    });
+    assert!(is_trusted(&gate, OTHER, &second.root_pem()));
+    assert_eq!((gate.orders("ca-1", "issued"), second.orders()), (1.0, 1));
+}
+
+/// The same as above with authorities that are real: the first one is gone for the whole last month.
+#[test]
+fn the_standby_of_a_second_pebble_takes_over_from_a_first_one_that_is_gone() {
+    let (site, pki) = (Managed::new(), Pki::new());
+    let lifetimes = [90 * DAY, 400 * DAY].map(|secs| secs.unsigned_abs());
+    let [mut first, second] = lifetimes.map(|secs| site.authority().validity_secs(secs).start());
+    let of_second = second.table("second") + "standby_only = true\n";
+    let setup = site.setup(&pki, &[&first]).table(&of_second).domain(SITE, Scripted::ok("")).uncertified();
+    let gate = setup.clock_stopped(&in_an_hour()).start();
+    gate.await_own(SITE);
+    let (own, end) = (gate.leaf(SITE), gate.leaf(SITE).not_after + 1);
+    assert!(is_trusted(&gate, SITE, &first.root_pem()));
+    first.stop();
+    for (failures, days) in [(1, 30), (2, 20), (3, 8)] {
+        stop_at(&gate, &[], end - days * DAY);
+        eventually_within(ISSUED_WITHIN, "another failure", || {
+            (gate.count_log(&["issuance_failed", SITE]) >= failures).then_some(())
+        });
+    }
+    assert_eq!((second.orders(), guaranteed(&gate)), (0, 8 * DAY));
+    stop_at(&gate, &[], end - 7 * DAY);
+    eventually_within(ISSUED_WITHIN, "a standby", || (guaranteed(&gate) > 300 * DAY).then_some(()));
+    assert_eq!((gate.leaf(SITE) == own, second.certificates()), (true, 1));
+
+    gate.clock().stop_at(&date(own.not_after));
+    await_source(&gate, SITE, "own");
+    let seen = under_load(&gate, &own, || gate.clock().flow_from(&date(own.not_after)));
+    let standby = gate.leaf(SITE);
+    assert!(seen.iter().all(|(_, _, leaf)| *leaf == own || *leaf == standby), "{seen:?}");
+    assert!(is_trusted(&gate, SITE, &second.root_pem()));
+    await_source(&gate, SITE, "standby");
+    gate.await_log(&["certificate_expired", SITE]);
+    assert_eq!(second.certificates(), 1);
+}
+
+/// Nobody renews files: they are told of at each threshold, once.
+#[test]
+fn somebody_is_reminded_of_files_that_end() {
+    let pki = Pki::new();
+    let end = utc(NOON) + 40 * DAY;
+    let own = pki.issue(&[SITE]).from("2026-01-01 00:00:00").until(&date(end - 1)).leaf();
+    let setup = Lockgate::under(&pki).domain(SITE, Scripted::ok("")).certificate(&own);
+    let mut gate = setup.clock_stopped(NOON).start();
+    let alerts =
+        |gate: &Lockgate, kind| gate.metric("lockgate_alerts_total", &[DOMAIN[0], ("kind", kind)]).unwrap_or(0.0);
+    for (told, days) in [(1.0, 30), (2.0, 14)] {
+        stop_at(&gate, &[], end - days * DAY);
+        gate.await_metric("lockgate_alerts_total", &[DOMAIN[0], ("kind", "certificate_expiring")], told);
+    }
+    let line = gate.await_log(&["certificate_expiring", SITE, " 14 days left"]);
+    assert!(line.contains(own.cert.to_str().unwrap()), "{line}");
+    // A start tells the last one again, and no other.
+    gate.stop();
+    gate.start_again();
+    gate.await_metric("lockgate_alerts_total", &[DOMAIN[0], ("kind", "certificate_expiring")], 1.0);
+    let_it_look();
+    assert_eq!(alerts(&gate, "certificate_expiring"), 1.0);
+    // A fresh file ends it.
+    own.replace_with(&pki.issue(&[SITE]).from(NOON).until(&date(end + 300 * DAY)).leaf());
+    eventually("the new file serves", || (gate.leaf(SITE).not_after > end).then_some(()));
+    stop_at(&gate, &[], end);
+    let_it_look();
+    assert_eq!((alerts(&gate, "certificate_expiring"), alerts(&gate, "certificate_expired")), (1.0, 0.0));
 }

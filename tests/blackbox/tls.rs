@@ -260,13 +260,37 @@ fn thousands_of_made_up_names_leave_no_trace() {
 
 #[test]
 fn handshakes_are_counted_by_outcome() {
-    let gate = serving().start();
+    // Looks of its own come once a second, from the same address as ours.
+    let gate = serving().set("limits.max_connections_per_client", "1").start();
+    let looks = || gate.metrics().sum("lockgate_certificate_probes_total", &[("result", "meant")]);
     let count = || gate.metrics().sum("lockgate_tls_handshakes_total", &[]);
-    let before = count();
+    assert_eq!(count(), 0.0);
     for _ in 0..3 {
-        assert!(gate.tls(SITE).connect().is_ok());
-        assert!(gate.tls("unknown.test").connect().is_err());
+        eventually("a handshake", || gate.tls(SITE).connect().ok());
+        eventually("a refusal", || match gate.tls("unknown.test").connect() {
+            Err(Failure::Alert(AlertDescription::UnrecognisedName)) => Some(()),
+            _ => None,
+        });
     }
-    eventually("six more", || (count() == before + 6.0).then_some(()));
+    eventually("six", || (count() == 6.0).then_some(()));
+    let before = looks();
+    eventually("two more looks", || (looks() >= before + 2.0).then_some(()));
+    assert_eq!(count(), 6.0);
     assert!(gate.metrics().label_values("result").len() >= 2 && !gate.metrics().label_values("version").is_empty());
+}
+
+/// A look at ourselves takes nobody's place.
+#[test]
+fn a_client_that_may_have_one_connection_is_not_in_the_way_of_our_own_looks() {
+    let gate = serving().set("limits.max_connections_per_client", "1").start();
+    let looks = || gate.metrics().sum("lockgate_certificate_probes_total", &[("result", "meant")]);
+    let connection = eventually("a handshake", || gate.tls(SITE).connect().ok());
+    let before = looks();
+    eventually("two more looks", || (looks() >= before + 2.0).then_some(()));
+    let refused = || gate.metric("lockgate_refused_connections_total", &[]);
+    assert_eq!(refused(), Some(0.0));
+    assert_eq!(gate.metrics().sum("lockgate_open_connections", &[]), 1.0);
+    assert!(gate.tls(SITE).connect().is_err());
+    assert_eq!(refused(), Some(1.0));
+    drop(connection);
 }

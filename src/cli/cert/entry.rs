@@ -10,7 +10,8 @@ use crate::clock::UnixTime;
 use crate::issuance::renewal::is_expiring;
 use crate::issuance::subject::Subject;
 use crate::name::{DomainName, TenantId};
-use crate::store::inventory::{Ari, Attempts, CertificateId, Role, StoredCertificate};
+use crate::site::SiteSpec;
+use crate::store::inventory::{Ari, Attempts, CertificateId, Provenance, Role, StoredCertificate};
 
 const DAY_SECS: i64 = 86_400;
 
@@ -59,7 +60,7 @@ impl fmt::Display for State {
 pub(super) enum For {
     /// To be the domain's own, or its standby.
     Domain(Role),
-    /// The operator's own last-but-one resort.
+    /// To serve where there is no other: the operator's own, or one of the internal authority.
     Fallback,
 }
 
@@ -92,8 +93,12 @@ pub(super) struct Entry {
     pub(super) id: Option<CertificateId>,
     /// What it is called: the first name of what it was ordered for, or the domain that has its files.
     pub(super) name: String,
-    /// `file`, `uploaded`, `acme`.
+    /// `file`, `uploaded`, `acme`, `internal`.
     pub(super) source: &'static str,
+    /// Whether nobody wrote its name into the configuration: it was approved at a handshake.
+    pub(super) is_on_demand: bool,
+    /// Whether its domain is served with a certificate of the internal authority.
+    pub(super) is_internal_serving: bool,
     pub(super) role: For,
     pub(super) tenant: Option<TenantId>,
     /// The authority's directory URL, as far as there is one.
@@ -122,6 +127,8 @@ impl Entry {
             id: None,
             name,
             source: "file",
+            is_on_demand: false,
+            is_internal_serving: false,
             role,
             tenant,
             ca: String::new(),
@@ -142,7 +149,12 @@ impl Entry {
         let held = Held { facts: certificate.facts, chain: certificate.chain, files: None, revoked_at, ari };
         let role = For::Domain(certificate.role);
         let entry = Self::of_files(certificate.subject.to_string(), role, certificate.tenant, held, now);
-        Self { id: Some(id), source: certificate.provenance.label(), ca: certificate.ca.to_string(), ..entry }
+        let (source, is_on_demand) = match certificate.provenance {
+            Provenance::Acme => ("acme", false),
+            Provenance::OnDemand => ("acme", true),
+            Provenance::Uploaded => ("uploaded", false),
+        };
+        Self { id: Some(id), source, is_on_demand, ca: certificate.ca.to_string(), ..entry }
     }
 
     /// One that is to be.
@@ -151,6 +163,8 @@ impl Entry {
             id: None,
             name: name.to_string(),
             source: "acme",
+            is_on_demand: false,
+            is_internal_serving: false,
             role: For::Domain(role),
             tenant: subject.and_then(|subject| subject.terms.tenant.clone()),
             ca: String::new(),
@@ -163,6 +177,14 @@ impl Entry {
             serves: Vec::new(),
             stands_by_for: Vec::new(),
         }
+    }
+
+    /// The one that the internal authority makes for a domain that has no other. It is in the memory of the process that
+    /// serves it, so its facts are not known here.
+    pub(super) fn internal(spec: &SiteSpec) -> Self {
+        let to_be = Self::to_be(&spec.name, Role::Own, State::Issued, None);
+        let (tenant, serves) = (spec.tenant.clone(), vec![spec.name.clone()]);
+        Self { source: "internal", role: For::Fallback, tenant, serves, is_internal_serving: true, ..to_be }
     }
 
     /// Whether it may be sent to clients.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use super::deployed::note_internal;
 use super::entry::{Entry, For, Held, State};
 use crate::cli::Running;
 use crate::cli::failure::Failure;
@@ -53,7 +54,7 @@ pub(super) struct Gathered {
 }
 
 impl Wanted {
-    fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         let groups: Vec<_> = config.groups.iter().cloned().map(Arc::new).collect();
         let subjects = subjects(&config.domains, &groups, config.acme.as_ref());
         let of_names = |it: &Arc<Subject>| it.required().map(|name| (name.clone(), Arc::clone(it))).collect::<Vec<_>>();
@@ -101,6 +102,9 @@ impl Place {
         if let Some(wanted) = known {
             plan_renewals(&mut entries, wanted);
         }
+        if let Some(wanted) = known {
+            note_internal(&mut entries, wanted);
+        }
         entries.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         let zone = config.map_or(TimeZone::UTC, |config| config.timezone);
         Ok(Gathered { data_dir, zone, now, wanted, entries, notes })
@@ -141,22 +145,26 @@ fn of_files(config: &Config, now: UnixTime, notes: &mut Vec<String>) -> Vec<Entr
     entries
 }
 
-/// Of one subject, tenant and role the last that was not revoked; else the last.
-fn mark_newest(entries: &mut [Entry]) {
+/// Of one subject and role the last that was not revoked; else the last. What was ordered goes with its name, whoever's
+/// that is; what was uploaded is one tenant's.
+pub(super) fn mark_newest(entries: &mut [Entry]) {
+    let key = |entry: &Entry| {
+        let tenant = entry.tenant.clone().filter(|_| entry.ca.is_empty());
+        (entry.name.clone(), tenant, entry.role)
+    };
     let mut newest = HashMap::new();
     for entry in entries.iter().filter(|entry| entry.id.is_some()) {
         let rank = (entry.state != State::Revoked, entry.id);
-        let best = newest.entry((entry.name.clone(), entry.tenant.clone(), entry.role)).or_insert(rank);
+        let best = newest.entry(key(entry)).or_insert(rank);
         *best = rank.max(*best);
     }
     for entry in entries.iter_mut().filter(|entry| entry.id.is_some()) {
-        let key = (entry.name.clone(), entry.tenant.clone(), entry.role);
-        entry.is_newest = newest.get(&key).is_some_and(|(_, id)| *id == entry.id);
+        entry.is_newest = newest.get(&key(entry)).is_some_and(|(_, id)| *id == entry.id);
     }
 }
 
 /// What is under way, what failed, and who waits.
-fn to_be(
+pub(super) fn to_be(
     there: &[Entry],
     wanted: Option<&Wanted>,
     orders: Vec<Order>,
@@ -232,44 +240,4 @@ fn plan_renewals(entries: &mut [Entry], wanted: &Wanted) {
         let next_attempt = failed.get(&(entry.name.clone(), entry.role)).copied();
         entry.renew_at = Some(next_attempt.map_or(due, |next| next.max(due)));
     }
-}
-
-impl Gathered {
-    /// Notes which domains the entry at `index` serves now, and which it could take over (SPEC, section 5).
-    pub(super) fn deploy(&mut self, index: usize) {
-        let Some(wanted) = &self.wanted else { return };
-        let Some(entry) = self.entries.get(index).filter(|entry| entry.is_usable()) else { return };
-        let (mut serves, mut stands_by_for) = (Vec::new(), Vec::new());
-        for spec in &wanted.domains {
-            let Some(rank) = rank(entry, spec, wanted) else { continue };
-            let others = self.entries.iter().filter(|other| other.is_usable());
-            let best = others.filter_map(|other| self::rank(other, spec, wanted)).min();
-            let to = if best == Some(rank) { &mut serves } else { &mut stands_by_for };
-            to.push(spec.name.clone());
-        }
-        if let Some(entry) = self.entries.get_mut(index) {
-            (entry.serves, entry.stands_by_for) = (serves, stands_by_for);
-        }
-    }
-}
-
-/// Where a certificate stands among those of a domain, the lowest serving it. `None`: it is none of them.
-fn rank(entry: &Entry, spec: &SiteSpec, wanted: &Wanted) -> Option<u8> {
-    if entry.role == For::Fallback {
-        return Some(3);
-    }
-    if entry.tenant != spec.tenant || !entry.covers(&spec.name) {
-        return None;
-    }
-    let files = entry.held.as_ref().and_then(|held| held.files.as_ref());
-    if files.is_some_and(|files| spec.certificates.contains(files)) {
-        return Some(0);
-    }
-    let subject = wanted.subject_of(&spec.name).map_or(&spec.name, |subject| &subject.name);
-    let is_its = entry.id.is_some() && entry.name == subject.as_str();
-    Some(match entry.role {
-        For::Domain(Role::Own) if is_its && entry.is_newest && spec.certificates.is_empty() => 0,
-        For::Domain(Role::Standby) if is_its => 2,
-        _ => 1,
-    })
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::entry::{Entry, State};
 use super::gather::Gathered;
-use crate::certificate::{serial, subject_and_issuer, validation};
+use crate::alert::reminder::replaceable_from;
+use crate::certificate::{Validation, serial, subject_and_issuer, validation};
 use crate::cli::text::rfc3339;
 use crate::clock::UnixTime;
 use crate::name::{DomainName, TenantId};
@@ -29,7 +30,14 @@ pub(super) struct Certificate<'a> {
     name: &'a str,
     names: Vec<&'a str>,
     state: State,
+    /// `file`, `uploaded`, `acme` or `internal`.
     source: &'a str,
+    /// Whether its name was approved at a handshake.
+    on_demand: bool,
+    /// Whether its domain is served with a certificate of the internal authority.
+    internal_serves: bool,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     role: &'a str,
     tenant: Option<&'a str>,
     /// The authority's directory URL.
@@ -42,6 +50,8 @@ pub(super) struct Certificate<'a> {
     not_before: Option<String>,
     not_after: Option<String>,
     days_left: Option<i64>,
+    /// When it may be replaced, if that is somebody's to do.
+    replaceable_from: Option<String>,
     revoked_at: Option<String>,
     renew_at: Option<String>,
     ari: Option<Window>,
@@ -58,8 +68,6 @@ pub(super) struct Certificate<'a> {
 /// What takes a while to find out.
 #[derive(Debug, Serialize)]
 struct More<'a> {
-    #[serde(rename = "type")]
-    kind: Option<String>,
     chain: Vec<Link>,
     serves: Vec<&'a str>,
     stands_by_for: Vec<&'a str>,
@@ -88,6 +96,7 @@ pub(super) fn certificate<'a>(entry: &'a Entry, gathered: &Gathered, is_whole: b
     let at = |at: UnixTime| rfc3339(at, &gathered.zone);
     let held = entry.held.as_ref();
     let facts = held.map(|held| &held.facts);
+    let by_hand = facts.filter(|_| entry.source == "file");
     let attempts = entry.attempts.as_ref();
     let window = held.and_then(|held| held.ari?.window);
     Certificate {
@@ -96,6 +105,9 @@ pub(super) fn certificate<'a>(entry: &'a Entry, gathered: &Gathered, is_whole: b
         names: texts(&entry.names),
         state: entry.state,
         source: entry.source,
+        on_demand: entry.is_on_demand,
+        internal_serves: entry.is_internal_serving,
+        kind: kind(entry),
         role: entry.role.label(),
         tenant: entry.tenant.as_ref().map(TenantId::as_str),
         ca: Some(entry.ca.as_str()).filter(|ca| !ca.is_empty()),
@@ -106,6 +118,7 @@ pub(super) fn certificate<'a>(entry: &'a Entry, gathered: &Gathered, is_whole: b
         not_before: facts.map(|facts| at(facts.not_before)),
         not_after: facts.map(|facts| at(facts.not_after)),
         days_left: entry.days_left(gathered.now),
+        replaceable_from: by_hand.map(|facts| at(replaceable_from(facts.not_before, facts.not_after))),
         revoked_at: held.and_then(|held| held.revoked_at).map(at),
         renew_at: entry.renew_at.map(at),
         ari: window.map(|window| Window { start: at(window.start), end: at(window.end) }),
@@ -119,11 +132,18 @@ pub(super) fn certificate<'a>(entry: &'a Entry, gathered: &Gathered, is_whole: b
     }
 }
 
+/// How its subject was validated.
+fn kind(entry: &Entry) -> Option<String> {
+    match &entry.held {
+        Some(held) => held.chain.first().and_then(validation).map(|kind| kind.to_string()),
+        None => (entry.source == "internal").then(|| Validation::Internal.to_string()),
+    }
+}
+
 fn more(entry: &Entry) -> More<'_> {
     let chain = entry.held.as_ref().map(|held| held.chain.as_slice()).unwrap_or_default();
     let links = chain.iter().filter_map(subject_and_issuer);
     More {
-        kind: chain.first().and_then(validation).map(|kind| kind.to_string()),
         chain: links.map(|(subject, issuer)| Link { subject, issuer }).collect(),
         serves: texts(&entry.serves),
         stands_by_for: texts(&entry.stands_by_for),

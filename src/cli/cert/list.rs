@@ -127,7 +127,7 @@ impl Gathered {
     }
 }
 
-fn in_words(shown: &[&Entry], states: &BTreeMap<State, usize>, gathered: &Gathered) -> String {
+pub(super) fn in_words(shown: &[&Entry], states: &BTreeMap<State, usize>, gathered: &Gathered) -> String {
     if states.is_empty() {
         return format!("no certificates in {}\n", gathered.data_dir.display());
     }
@@ -154,12 +154,21 @@ fn row(entry: &Entry, gathered: &Gathered) -> [String; 8] {
         dash(entry.id.map(|id| id.0.to_string())),
         if role == "standby" { format!("{} (standby)", entry.name) } else { entry.name.clone() },
         entry.state.to_string(),
-        entry.source.to_owned(),
+        source(entry),
         dash(facts.map(issuer).or_else(|| authority(&entry.ca))),
         dash(facts.map(|facts| facts.key_kind.to_string())),
         dash(facts.map(|_| gathered.end(entry))),
         entry.names.iter().collect::<std::collections::HashSet<&DomainName>>().len().to_string(),
     ]
+}
+
+/// Where it came from, and whether the internal authority serves in its place.
+fn source(entry: &Entry) -> String {
+    match entry.source {
+        "internal" => "internal".to_owned(),
+        source if entry.is_internal_serving => format!("{source} (internal serves)"),
+        source => source.to_owned(),
+    }
 }
 
 /// What of an issuer's name tells it from others: the common name, or all of it.

@@ -10,6 +10,7 @@ use clap::Args;
 use super::entry::{Entry, For, Held, State};
 use super::gather::{Gathered, Place};
 use super::json::{Answer, certificate};
+use crate::alert::reminder::replaceable_from;
 use crate::certificate::{serial, subject_and_issuer, validation};
 use crate::cli::failure::Failure;
 use crate::cli::text::{counted, local};
@@ -40,7 +41,7 @@ impl Show {
         if found.is_empty() {
             return Err(gathered.unknown(&self.what));
         }
-        found.iter().for_each(|index| gathered.deploy(*index));
+        gathered.deploy(&found);
         let entries: Vec<_> = found.iter().filter_map(|index| gathered.entries.get(*index)).collect();
         let mut out = io::stdout().lock();
         if self.json {
@@ -108,10 +109,17 @@ impl Gathered {
         if let Some(held) = &entry.held {
             self.tell_held(&mut lines, entry, held);
         }
+        if entry.source != "internal" && entry.is_internal_serving {
+            lines.put("meanwhile", "served with one of the internal authority, which no browser trusts");
+        }
         lines.list("serves", entry.serves.iter().map(ToString::to_string));
         lines.list("stands by for", entry.stands_by_for.iter().map(ToString::to_string));
         if entry.held.is_some() && !entry.is_newest {
             lines.put("replaced", "by a newer one");
+        }
+        if let Some(held) = entry.held.as_ref().filter(|held| held.files.is_some() && entry.role != For::Fallback) {
+            let from = replaceable_from(held.facts.not_before, held.facts.not_after);
+            lines.put("replace", &format!("from {} on", self.at(from)));
         }
         lines.put_some("renewal", entry.renew_at.map(|at| self.at(at)));
         if let Some(attempts) = &entry.attempts {
@@ -160,6 +168,8 @@ fn from(entry: &Entry) -> String {
     let files = entry.held.as_ref().and_then(|held| held.files.as_ref());
     match (files, entry.role) {
         (Some(pair), _) => format!("file {}", pair.cert.display()),
+        (None, _) if entry.is_on_demand => format!("{} from {}, on demand", entry.source, entry.ca),
+        (None, _) if entry.source == "internal" => "internal: made by Lockgate itself, no browser trusts it".to_owned(),
         (None, For::Domain(Role::Own | Role::Standby) | For::Fallback) if !entry.ca.is_empty() => {
             format!("{} from {}", entry.source, entry.ca)
         }

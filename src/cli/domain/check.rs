@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::super::ConfigFile;
 use super::super::failure::Failure;
 use super::reached::{Glass, look};
-use super::{asked, behind, configured, running};
+use super::{approved, asked, behind, configured, running};
 use crate::admin::socket::ShownFile;
 use crate::checkup::{Facts, LookedUp, Process, Report, Role, Way, examine};
 use crate::clock;
@@ -75,12 +75,18 @@ impl Check {
 
     fn report(&self) -> Result<Report, Failure> {
         let name = DomainName::parse(&self.name).map_err(|error| Failure::Usage(error.to_string()))?;
-        let loaded = config::load(&self.file.config).map_err(Failure::Config)?;
+        let (config, wrong) = config::load_in_part(&self.file.config).map_err(Failure::Config)?;
+        if let Some(wrong) = wrong {
+            let path = self.file.config.display();
+            eprintln!(
+                "note: {path} cannot be followed, see `lockgate check`: what of it is right is looked at\n{wrong}"
+            );
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::Work(error.to_string()))?;
-        let facts = runtime.block_on(self.gather(name, &loaded.config));
+        let facts = runtime.block_on(self.gather(name, &config));
         // What still asks the system for a name must not keep the answer waiting.
         runtime.shutdown_background();
         Ok(examine(&facts?))
@@ -89,22 +95,28 @@ impl Check {
     async fn gather(&self, name: DomainName, config: &Config) -> Result<Facts, Failure> {
         let now = clock::now();
         let mut serving = configured::serving(config, &name);
-        let held = configured::hold(config, &mut serving, now).await;
+        let held = configured::hold(config, &mut serving, &name, now).await;
+        let stranger = configured::stranger(config, &name);
         let issued_for = serving.domain.as_ref().map_or_else(|| name.clone(), |domain| domain.name.clone());
         let resolver = Resolver::new(self.resolver.as_slice());
         let has_caa = !matches!(issued_for.kind(), Kind::Ip(_));
         let host = host_of(&name);
         let socket = control_socket(&config.data_dir);
-        let (names, caa, txt_aliases, origin, shown) = tokio::join!(
+        let (names, caa, txt_aliases, origin, shown, approval) = tokio::join!(
             asked::names(&resolver, &name, &host),
             async { if has_caa { Some(asked::caa(&resolver, &issued_for).await) } else { None } },
             asked::txt_aliases(&resolver, &issued_for),
             async {
-                let spec = serving.domain.as_ref()?;
+                let spec = serving.domain.as_ref().or(stranger.map(|(_, host)| host))?;
                 Some(behind::look(spec, &host).await)
             },
             running::show(&socket),
+            async {
+                let (on_demand, host) = stranger?;
+                Some((host.name.clone(), approved::approval(on_demand, &name).await))
+            },
         );
+        serving.on_demand = approval;
         let (process, shown) = match shown {
             Ok(shown) => (Process::Runs, Some(shown)),
             Err(why) => (Process::Silent(why), None),

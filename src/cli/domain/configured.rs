@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::certificate::{Certificate, OpenedKeys, OpensKeys, PairPaths};
+use crate::certificate::{Certificate, OpenedKeys, OpensKeys, PairPaths, Source, Standing};
 use crate::checkup::{Authority, Broken, Certificates, Failed, Serving};
 use crate::clock::UnixTime;
 use crate::config::{self, Config};
 use crate::control::{Blueprint, Control, Kept};
+use crate::issuance::OnDemand;
 use crate::issuance::subject::subjects;
 use crate::name::{DomainName, Kind};
+use crate::on_demand::{is_allowed, is_stranger};
 use crate::pairs::PairFiles;
 use crate::site::SiteSpec;
 use crate::snapshot::Live;
@@ -31,13 +33,6 @@ pub(super) struct Held {
 /// Who serves `name`, and what is ordered for it.
 pub(super) fn serving(config: &Config, name: &DomainName) -> Serving {
     let domain = site_of(&config.domains, name);
-    let on_demand = config.acme.as_ref().and_then(|acme| acme.on_demand.as_ref()).filter(|on_demand| {
-        let is_under = |pattern: &String| match pattern.strip_prefix("*.") {
-            Some(parent) => name.as_str().strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
-            None => pattern == name.as_str(),
-        };
-        name.kind() == Kind::Exact && (on_demand.ask.is_some() || on_demand.allow.iter().any(is_under))
-    });
     let groups: Vec<_> = config.groups.iter().cloned().map(Arc::new).collect();
     let subject = domain.and_then(|domain| {
         let mut all = subjects(&config.domains, &groups, config.acme.as_ref()).into_iter();
@@ -46,13 +41,21 @@ pub(super) fn serving(config: &Config, name: &DomainName) -> Serving {
     Serving {
         nearest: if domain.is_none() { nearest(&config.domains, name) } else { None },
         domain: domain.cloned(),
-        on_demand: on_demand.map(|on_demand| on_demand.site.clone()),
+        on_demand: None,
         acme: config.acme.clone().map(Arc::new),
         subject,
         authorities: Vec::new(),
         has_http_listener: !config.listen.http.is_empty(),
         has_https_listener: !config.listen.https.is_empty(),
     }
+}
+
+/// Who decides about a name that no domain serves, if anybody does; and the domain as which it would be served.
+pub(super) fn stranger<'c>(config: &'c Config, name: &DomainName) -> Option<(&'c OnDemand, &'c Arc<SiteSpec>)> {
+    let on_demand = config.acme.as_ref()?.on_demand.as_ref()?;
+    let may_be = on_demand.ask.is_some() && is_stranger(name.as_str()) || is_allowed(on_demand, name);
+    let host = config.domains.iter().find(|domain| domain.name == on_demand.site)?;
+    (may_be && site_of(&config.domains, name).is_none()).then_some((on_demand, host))
 }
 
 /// As the snapshot finds it: the exact name, then a wildcard one level up.
@@ -78,21 +81,26 @@ fn nearest(domains: &[Arc<SiteSpec>], name: &DomainName) -> Option<DomainName> {
 
 /// The certificates that there are for what serves the name, put in their order by the same pen that does it in a
 /// running process. Adds the accounts with authorities to `serving`.
-pub(super) async fn hold(config: &Config, serving: &mut Serving, now: UnixTime) -> Held {
+pub(super) async fn hold(config: &Config, serving: &mut Serving, name: &DomainName, now: UnixTime) -> Held {
     let inventory = match read(config).await {
         Ok(inventory) => inventory,
         Err(error) => Contents { unreadable: Some(error.to_string()), ..Contents::default() },
     };
     serving.authorities = inventory.accounts.clone();
-    let Some(spec) = &serving.domain else { return Held { certificates: None, fingerprints: Vec::new() } };
+    let host = stranger(config, name).map(|(_, host)| host);
+    let Some(spec) = serving.domain.clone().or(host.cloned()) else {
+        return Held { certificates: None, fingerprints: Vec::new() };
+    };
+    // A name on demand has certificates of its own, and no files.
+    let name = if serving.domain.is_some() { &spec.name } else { name };
 
     let kept: Vec<_> = inventory.certificates.into_iter().filter_map(closed).collect();
-    let blueprint = blueprint(config, spec);
+    let blueprint = blueprint(config, &spec);
     let mut known: Vec<Arc<Certificate>> = kept.iter().map(|kept| Arc::clone(&kept.certificate)).collect();
     let pairs: Vec<PairPaths> =
         blueprint.domains.iter().flat_map(|domain| &domain.certificates).chain(&blueprint.fallback).cloned().collect();
     known.extend(PairFiles::new().load_all(&pairs).into_iter().flatten());
-    known.retain(|certificate| certificate.covers(&spec.name));
+    known.retain(|certificate| certificate.covers(name));
 
     let live = Arc::new(Live::default());
     let mut control = Control::new(Arc::clone(&live));
@@ -102,6 +110,7 @@ pub(super) async fn hold(config: &Config, serving: &mut Serving, now: UnixTime) 
         Ok(pairs) => {
             let ours = pairs
                 .iter()
+                .filter(|_| serving.domain.is_some())
                 .filter(|it| spec.certificates.contains(&it.pair) || config.fallback.as_ref() == Some(&it.pair));
             broken.extend(ours.map(|it| Broken { says: it.error.to_string(), remedy: it.error.remedy().to_owned() }));
         }
@@ -111,11 +120,16 @@ pub(super) async fn hold(config: &Config, serving: &mut Serving, now: UnixTime) 
         }
     }
     let snapshot = live.snapshot();
-    let certificates = snapshot.site(spec.name.as_str()).map(|site| {
-        let standing = site.certificates.standing(&spec.name, now);
+    if serving.domain.is_none() {
+        serving.subject = control.alias_subject(name).map(|(subject, _)| Arc::new(subject));
+    }
+    let site = snapshot.site(name.as_str());
+    let certificates = (site.is_some() || host.is_some()).then(|| {
+        let nothing = Standing { source: Source::Internal, not_after: None, own_not_after: None };
+        let standing = site.map_or(nothing, |site| site.certificates.standing(name, now));
         let is_it = |it: &&Arc<Certificate>| Some(it.not_after()) == standing.not_after && it.is_valid_at(now);
         let issuer = known.iter().find(is_it).map(|it| it.issuer().to_owned());
-        let guaranteed_until = site.certificates.guaranteed_until(&spec.name, now);
+        let guaranteed_until = site.and_then(|site| site.certificates.guaranteed_until(name, now));
         let subject = serving.subject.as_ref().map(|subject| &subject.name);
         let mine = |attempts: &&Attempts| Some(&attempts.subject) == subject;
         Certificates {

@@ -40,7 +40,7 @@ fn can_issue_under(authority: &Authority, has_profile: bool, name: &DomainName) 
 }
 
 /// Whether a name can be anybody's on the Internet.
-pub(super) fn is_public(name: &DomainName) -> bool {
+pub fn is_public(name: &DomainName) -> bool {
     if let Kind::Ip(address) = name.kind() {
         return is_public_address(address);
     }

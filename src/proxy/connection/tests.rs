@@ -16,7 +16,7 @@ fn connection() -> (Connection, Arc<Pulse>) {
     let entry = Arc::new(Clients::default()).enter([127, 0, 0, 1].into(), None).unwrap();
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let pulse = Arc::new(Pulse::default());
-    (Connection::new(Arc::clone(&pulse), &limits, Held::new(counters, entry, place)), pulse)
+    (Connection::new(Arc::clone(&pulse), &limits, Held::new(counters, Some(entry), place)), pulse)
 }
 
 /// What can happen to a connection; `Pass` is time, in seconds.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::certificate::fixture::{DAY, NOW, Stored, TestVault, pair};
-use crate::certificate::{Certificate, CertificateSet, CommonRanks, LastResort, OpenedKeys, Ranks};
+use crate::certificate::{Certificate, CertificateSet, CommonRanks, LastResort, OpenedKeys, PairPaths, Ranks};
 use crate::name::DomainName;
 use crate::site::{Origin, OriginSpec, SiteSpec};
 use std::cell::Cell;
@@ -39,6 +39,14 @@ fn site(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
     })
 }
 
+/// A site with certificate files, whose certificates are those.
+fn site_of_files(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
+    let Site { spec, certificates, origin, slot, throttle } = Arc::into_inner(site(slot, own)).unwrap();
+    let files = PairPaths { cert: "/etc/certs/www.pem".into(), key: "/etc/certs/www.key".into() };
+    let spec = Arc::new(SiteSpec { certificates: vec![files], ..SiteSpec::clone(&spec) });
+    Arc::new(Site { spec, certificates, origin, slot, throttle })
+}
+
 /// A watch and what it said.
 struct Bench {
     watch: Watch,
@@ -63,6 +71,14 @@ impl Bench {
         assert_eq!(looked, expected, "{later_secs} s later");
     }
 
+    /// How often alerts of that kind were raised for the first site.
+    fn count(&self, kind: AlertKind) -> u64 {
+        let of_it = |(domain, of, times): (Arc<str>, AlertKind, u64)| {
+            (&*domain == "s1.example.com" && of == kind).then_some(times)
+        };
+        self.alerts.counts().into_iter().find_map(of_it).unwrap_or(0)
+    }
+
     /// What was raised so far: `s1 kind times`.
     fn told(&self) -> Vec<String> {
         let short = |domain: &str| domain.split('.').next().unwrap().to_owned();
@@ -72,7 +88,7 @@ impl Bench {
 
 #[test]
 fn only_what_is_due_is_looked_at_and_in_its_second() {
-    let mut bench = Bench::new(&[site(1, &[(-9, 1)]), site(2, &[(-9, 5)]), site(3, &[(-9, 1), (2, 9)])]);
+    let mut bench = Bench::new(&[site(1, &[(-1, 1)]), site(2, &[(-9, 5)]), site(3, &[(-1, 1), (2, 9)])]);
     bench.step(0, 3);
     bench.step(1, 0);
     bench.step(DAY, 0);
@@ -87,16 +103,16 @@ fn only_what_is_due_is_looked_at_and_in_its_second() {
 
 #[test]
 fn a_jump_forward_finds_all_that_became_due_and_looks_once() {
-    let mut bench = Bench::new(&[site(1, &[(-9, 1), (2, 3), (4, 5)]), site(2, &[(-9, 90)])]);
+    let mut bench = Bench::new(&[site(1, &[(-1, 1), (2, 3), (4, 5)]), site(2, &[(-9, 90)])]);
     bench.step(0, 2);
-    bench.step(10 * DAY, 1);
-    bench.step(10 * DAY + 1, 0);
+    bench.step(10 * DAY + 2, 1);
+    bench.step(10 * DAY + 3, 0);
     assert_eq!(bench.told(), ["s1 fallback_installed 1", "s1 certificate_expired 1"]);
 }
 
 #[test]
 fn after_a_step_back_everything_is_looked_at() {
-    let mut bench = Bench::new(&[site(1, &[(-9, 1)]), site(2, &[(-9, 90)])]);
+    let mut bench = Bench::new(&[site(1, &[(-1, 1)]), site(2, &[(-9, 90)])]);
     bench.step(2 * DAY, 2);
     bench.step(0, 2);
     assert_eq!(bench.told()[1..], ["s1 fallback_ended 1", "s1 certificate_expired 1"]);
@@ -107,7 +123,7 @@ fn after_a_step_back_everything_is_looked_at() {
 
 #[test]
 fn of_a_new_snapshot_only_the_changed_sites_are_looked_at() {
-    let (one, two) = (site(1, &[(-9, 1)]), site(2, &[(-9, 1)]));
+    let (one, two) = (site(1, &[(-1, 1)]), site(2, &[(-1, 1)]));
     let mut bench = Bench::new(&[Arc::clone(&one), Arc::clone(&two)]);
     bench.step(0, 2);
     bench.publish(&[Arc::clone(&one), Arc::clone(&two)]);
@@ -120,7 +136,7 @@ fn of_a_new_snapshot_only_the_changed_sites_are_looked_at() {
 
 #[test]
 fn a_site_that_is_gone_is_not_looked_at_and_remembered_when_it_is_back() {
-    let (one, two) = (site(1, &[(-9, -1)]), site(2, &[(-9, 1)]));
+    let (one, two) = (site(1, &[(-9, -1)]), site(2, &[(-1, 1)]));
     let mut bench = Bench::new(&[Arc::clone(&one), Arc::clone(&two)]);
     bench.step(0, 2);
     bench.publish(&[]);
@@ -128,7 +144,8 @@ fn a_site_that_is_gone_is_not_looked_at_and_remembered_when_it_is_back() {
     assert!(bench.watch.due.is_empty());
     bench.publish(&[one, two]);
     bench.step(DAY + 2, 2);
-    let told = ["s1 fallback_installed 1", "s1 certificate_expired 1"];
+    // Of what has been expired for a day somebody is reminded.
+    let told = ["s1 fallback_installed 1", "s1 certificate_expired 2"];
     assert_eq!(bench.told(), [told, ["s2 fallback_installed 1", "s2 certificate_expired 1"]].concat());
 }
 
@@ -142,4 +159,62 @@ fn when_a_key_does_not_open_everything_is_looked_at() {
     bench.step(1, 2);
     bench.step(2, 0);
     assert_eq!(bench.told(), ["s1 fallback_installed 1"]);
+}
+
+#[test]
+fn files_that_end_are_told_at_each_threshold_and_after_the_end_each_day() {
+    let mut bench = Bench::new(&[site_of_files(1, &[(-300, 40)]), site(2, &[(-1, 1)])]);
+    bench.step(0, 2);
+    assert!(bench.told().is_empty());
+    for (passed, days) in [30, 14, 7, 3, 1].into_iter().enumerate() {
+        // What has expired meanwhile is looked at, too.
+        bench.watch.step(NOW.plus_secs((40 - days) * DAY), &bench.snapshot, &bench.alerts);
+        assert_eq!(bench.count(AlertKind::CertificateExpiring), passed as u64);
+        bench.watch.step(NOW.plus_secs((40 - days) * DAY + 1), &bench.snapshot, &bench.alerts);
+        assert_eq!(bench.count(AlertKind::CertificateExpiring), passed as u64 + 1);
+    }
+    for day in 0..40 {
+        bench.watch.step(NOW.plus_secs((40 + day) * DAY + 1), &bench.snapshot, &bench.alerts);
+        assert_eq!(bench.count(AlertKind::CertificateExpired), 1 + day.min(30) as u64);
+    }
+    // Nothing is left to be looked at.
+    assert!(bench.watch.due.is_empty());
+}
+
+#[test]
+fn a_start_tells_the_last_threshold_once_and_a_fresh_file_ends_it() {
+    let mut bench = Bench::new(&[site_of_files(1, &[(-300, 10)])]);
+    bench.step(0, 1);
+    bench.step(1, 0);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 1"]);
+    // A successor that begins in time is what ends.
+    bench.publish(&[site_of_files(1, &[(-300, 10), (5, 100)])]);
+    bench.step(2, 1);
+    bench.step(10 * DAY + 1, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 1"]);
+}
+
+#[test]
+fn what_is_renewed_by_itself_is_told_only_when_it_is_late() {
+    let mut bench = Bench::new(&[site(1, &[(-5, 1)]), site(2, &[(-60, 30)])]);
+    // The first was to be renewed when three days were left, the second when thirty were.
+    bench.step(0, 2);
+    assert!(bench.told().is_empty());
+    bench.step(1, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 1"]);
+    bench.watch.step(NOW.plus_secs(16 * DAY + 1), &bench.snapshot, &bench.alerts);
+    assert_eq!(bench.told()[3], "s2 certificate_expiring 1", "{:?}", bench.told());
+}
+
+#[test]
+fn it_says_what_is_left_and_where_the_file_is() {
+    let ending = |site: &Site| Ending::of(site, NOW).unwrap().in_words(site, NOW);
+    let files = ending(&site_of_files(1, &[(-300, 10)]));
+    assert_eq!(
+        files,
+        "its own certificate expires at 2027-01-25T08:00:00Z, 10 days left: put a fresh one into /etc/certs/www.pem"
+    );
+    let managed = ending(&site(1, &[(-89, -1)]));
+    assert!(managed.starts_with("its own certificate expired at 2027-01-14T08:00:00Z: "), "{managed}");
+    assert!(managed.ends_with("`lockgate cert show s1.example.com` says why"), "{managed}");
 }
