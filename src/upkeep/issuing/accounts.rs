@@ -160,6 +160,11 @@ impl Accounts {
         self.pauses().until(&authority.directory, is_stranger, now)
     }
 
+    /// Until when an authority wants to be left alone by names that are configured: one that does not answer does not.
+    pub fn haste_until(&self, authority: &Authority, now: UnixTime) -> Option<UnixTime> {
+        self.pauses().haste_until(&authority.directory, now)
+    }
+
     /// Notes that an order begins with an authority.
     pub fn note_begin(&self, authority: &Authority, is_stranger: bool, now: UnixTime) {
         self.pauses().begin(&authority.directory, is_stranger, now);

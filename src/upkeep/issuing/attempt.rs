@@ -63,6 +63,14 @@ impl Issuing {
         paused.max(held_off)
     }
 
+    /// Whether an authority is left alone for its silence only, with a task that somebody asks for at this moment: whoever
+    /// mended a firewall need not wait.
+    pub(super) fn may_be_tried(&self, task: &Task, authority: &Authority, now: UnixTime) -> bool {
+        let is_asked = self.askers.contains_key(task) && !self.strangers.is_first(task);
+        let held_off = self.attempts.get(task).and_then(|it| it.held_off_until(&authority.directory, now));
+        is_asked && held_off.max(self.workshop.accounts.haste_until(authority, now)).is_none()
+    }
+
     /// Notes what an order failed for, and begins the next one of the same attempt.
     pub(super) async fn go_on(&mut self, job: &Job, failure: Failure, mut next: Job, now: UnixTime) {
         let (task, authority) = (&job.task, &job.authority);

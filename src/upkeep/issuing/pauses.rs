@@ -57,6 +57,11 @@ impl Pauses {
         pauses.flatten().filter_map(|pause| pause.until(now)).max()
     }
 
+    /// Until when it wants to be left alone by names that are configured; that it may not answer is another matter.
+    pub fn haste_until(&self, ca: &str, now: UnixTime) -> Option<UnixTime> {
+        self.by_ca.get(ca)?.haste.first()?.until(now)
+    }
+
     /// An order begins there: after a pause, it is the one that shows how things are.
     pub fn begin(&mut self, ca: &str, is_stranger: bool, now: UnixTime) {
         if let Some(of) = self.by_ca.get_mut(ca) {

@@ -84,7 +84,9 @@ impl Issuing {
         let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual: None };
         let authorities = self.authorities(&task, &subject, held);
         let waits_until = |authority: &Arc<Authority>| self.waits_until(&task, authority, now);
-        let Some(at) = authorities.iter().position(|authority| waits_until(authority).is_none()) else {
+        let open = authorities.iter().position(|authority| waits_until(authority).is_none());
+        let tried = || authorities.iter().position(|authority| self.may_be_tried(&task, authority, now));
+        let Some(at) = open.or_else(tried) else {
             let until = authorities.iter().filter_map(waits_until).min();
             return self.put_off(&task, until);
         };

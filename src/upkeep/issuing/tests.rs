@@ -350,6 +350,25 @@ async fn an_authority_that_does_not_answer_is_passed_over_until_one_order_shows_
 }
 
 #[tokio::test]
+async fn whoever_asks_for_it_need_not_wait_until_a_silence_is_over() {
+    let domains = ["a.example", "b.example", "c.example", "d.example"];
+    let mut bench = Bench::new(&domains, |acme| acme.max_orders = 3).await;
+    bench.step(NOW).await;
+    for name in &domains[..3] {
+        bench.failed(&own(name), silence()).await;
+    }
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), []);
+    bench.ask(&["d.example"]);
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("d.example")]);
+    bench.failed(&own("d.example"), rate_limit(HOUR)).await;
+    let mut refused = bench.ask(&["d.example"]);
+    bench.step(NOW).await;
+    assert!(refused.try_recv().unwrap().message.contains("wants to be left alone"));
+}
+
+#[tokio::test]
 async fn a_name_of_a_certificate_that_is_configured_is_no_stranger() {
     let mut bench = Bench::new(&["a.example"], |_| ()).await;
     bench.group(&["a.example"], &["g.test", "h.test"]);
