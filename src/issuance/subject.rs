@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 pub use authority::{authorities_for, can_issue, is_public};
-pub use challenge::{ChallengeError, challenges_for};
+pub use challenge::{ChallengeError, challenges_for, has_another_way, turn_after};
 
 use super::{Acme, CertificateSpec, DomainAcme, Method};
 use crate::name::{DomainName, TenantId};

@@ -29,6 +29,11 @@ impl Pace {
         };
         Err(self.let_in.get(too_many).map_or(HOUR, |at| HOUR.saturating_sub(age(at))))
     }
+
+    /// The one that was let in last did not use its place.
+    pub fn give_back(&mut self) {
+        self.let_in.pop_back();
+    }
 }
 
 #[cfg(test)]
@@ -46,5 +51,13 @@ mod tests {
         let (mut pace, began) = (Pace::default(), Instant::now());
         let mut told = |(at, max)| pace.let_in(max, began + Duration::from_secs(at)).err().map(|it| it.as_secs());
         assert_eq!(tries.iter().map(|it| told(*it)).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_place_that_was_not_used_is_there_for_another() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        assert_eq!((pace.let_in(1, now).is_ok(), pace.let_in(1, now).is_ok()), (true, false));
+        pace.give_back();
+        assert_eq!((pace.let_in(1, now).is_ok(), pace.let_in(1, now).is_ok()), (true, false));
     }
 }

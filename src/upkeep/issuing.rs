@@ -5,6 +5,7 @@
 
 mod accounts;
 mod asking;
+mod attempt;
 mod cleaning;
 mod due;
 mod keeping;
@@ -12,10 +13,12 @@ mod metrics;
 mod once;
 mod order;
 mod outcome;
+mod pauses;
 mod planning;
 mod proving;
 mod queue;
 mod renewal_info;
+mod starting;
 mod strangers;
 #[cfg(test)]
 mod tests;
@@ -36,13 +39,12 @@ use super::on_demand::{Admission, Asker};
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
 use crate::control::{AskIssuing, Control, Kept, Ordered};
-use crate::issuance::{Acme, Authority, MAX_ORDERS};
+use crate::issuance::{Acme, Authority};
 use crate::name::DomainName;
 use crate::snapshot::Live;
-use crate::store::inventory::{Attempts, CertificateId, Order, OrderId, Role};
+use crate::store::inventory::{Attempts, CertificateId, Order, OrderId};
 use accounts::Accounts;
 pub use due::renewal_at;
-use due::{Held, jitter};
 use metrics::Metrics;
 use once::Once;
 pub use order::Failure;
@@ -64,6 +66,14 @@ const TICKS_PER_CLEANING: u32 = 4 * 60;
 /// So many failures in a row, a day of them, and optional names are left out, whatever it is that fails.
 const OPTIONAL_UNTIL_FAILURES: u32 = 24;
 
+/// An order that is under way.
+struct UnderWay {
+    /// What it is for.
+    names: Vec<DomainName>,
+    /// By whom.
+    authority: Arc<Authority>,
+}
+
 /// The loop and what it knows.
 pub struct Issuing {
     workshop: Arc<Workshop>,
@@ -82,8 +92,7 @@ pub struct Issuing {
     renewal_info: RenewalInfo,
     attempts: HashMap<Task, Attempts>,
     orders: HashMap<Task, (OrderId, Order)>,
-    /// With the names that each is for.
-    under_way: HashMap<Task, Vec<DomainName>>,
+    under_way: HashMap<Task, UnderWay>,
     /// Due, for a name that another order is under way for.
     held_back: Vec<Task>,
     running: JoinSet<(Job, Result<Arc<Kept>, Failure>)>,
@@ -214,6 +223,7 @@ impl Issuing {
         while self.plan_some(now) {
             tokio::task::yield_now().await;
         }
+        self.tell_whose_task_is_gone();
         self.look_at_the_keys(now);
         self.publish(now);
         self.start_what_is_due(now);
@@ -225,96 +235,6 @@ impl Issuing {
         self.metrics.under_way.set(i64::try_from(self.under_way.len()).unwrap_or(i64::MAX));
         let waiting = self.once.waiting(now) + self.wanted.waiting(now) + self.held_back.len();
         self.metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-    }
-
-    fn start_what_is_due(&mut self, now: UnixTime) {
-        if !self.workshop.custody.is_ready() {
-            return;
-        }
-        let max_orders = self.acme.as_ref().map_or(MAX_ORDERS, |acme| acme.max_orders);
-        for _ in 0..STARTS_PER_TICK {
-            if self.under_way.len() >= max_orders {
-                return;
-            }
-            // Renewals first; and strangers never have more than half of what there is.
-            let wanted = self.once.pop_due(now).or_else(|| self.wanted.pop_due(now));
-            let Some(task) = wanted.or_else(|| self.strangers.pop_due(now, max_orders)) else { return };
-            self.start(task, now);
-        }
-    }
-
-    fn start(&mut self, task: Task, now: UnixTime) {
-        let control = Arc::clone(&self.control);
-        let Some(control) = try_lock(&control) else { return self.plan_again(&task, Some(now)) };
-        let stranger = self.once.subject(&task).cloned().or_else(|| self.subject_of_stranger(&control, &task));
-        let Some(subject) = stranger.or_else(|| self.wanted.get(&task.subject).cloned()) else {
-            self.strangers.leave(&task);
-            return self.tell(&task, &Ordered::refused("it is not configured any more".to_owned()));
-        };
-        if self.under_way.contains_key(&task) {
-            return;
-        }
-        // Two orders at once would show different answers at the same place.
-        if subject.names().any(|name| self.under_way.values().flatten().any(|other| other == name)) {
-            return self.held_back.push(task);
-        }
-        let newest = |role| control.kept().newest(&task.subject, role);
-        let held = Held { own: newest(Role::Own), standby: newest(Role::Standby), manual: None };
-        let authorities = self.authorities(&task, &subject, held);
-        let waits_until = |authority: &Arc<Authority>| {
-            let paused = self.workshop.accounts.paused_until(authority, now);
-            let attempts = self.attempts.get(&task);
-            paused.max(attempts.and_then(|attempts| attempts.held_off_until(&authority.directory, now)))
-        };
-        let Some(authority) = authorities.iter().find(|authority| waits_until(authority).is_none()).cloned() else {
-            let until = authorities.iter().filter_map(waits_until).min();
-            self.once.remove(&task);
-            if self.turn_away(&task) {
-                return;
-            }
-            self.tell(
-                &task,
-                &Ordered::refused(match until {
-                    Some(until) => format!("every authority wants to be left alone: the next attempt is at {until}"),
-                    None => "no authority that is configured issues for it".to_owned(),
-                }),
-            );
-            return self.wanted.plan(&task, until.map(|until| until.plus_secs(i64::from(jitter(&task) as u8))));
-        };
-        let replaces = newest(task.role).cloned();
-        drop(control);
-        self.once.remove(&task);
-        // One without an URL was not placed.
-        let is_placed = |(_, order): &(_, Order)| order.ca == authority.directory && !order.url.is_empty();
-        let under_way = self.orders.remove(&task).filter(is_placed);
-        let failures = self.attempts.get(&task).map_or(0, |attempts| attempts.failures);
-        let left_out = match failures < OPTIONAL_UNTIL_FAILURES {
-            true => self.left_out.get(&task).cloned().unwrap_or_default(),
-            false => subject.optional().cloned().collect(),
-        };
-        let has_http_listener = self.has_http_listener;
-        self.under_way.insert(task.clone(), subject.names().cloned().collect());
-        let (is_on_demand, question) = self.strangers.begin(&task);
-        tracing::info!(domain = %task.subject, role = ?task.role, ca = authority.name, "ordering a certificate");
-        let job = Job {
-            task,
-            subject,
-            authority,
-            failures,
-            left_out,
-            has_http_listener,
-            replaces,
-            under_way,
-            is_on_demand,
-            question,
-        };
-        let workshop = Arc::clone(&self.workshop);
-        let task = job.task.clone();
-        let handle = self.running.spawn(async move {
-            let outcome = workshop.carry_out(&job).await;
-            (job, outcome)
-        });
-        self.handles.insert(handle.id(), task);
     }
 }
 

@@ -149,11 +149,16 @@ fn half_the_nonces_may_be_refused() {
 }
 
 #[rstest]
-#[case::caa("caa", "CAA record for shop.lockgate.test prevents issuance", &["CAA records of shop.lockgate.test"])]
-#[case::dns("dns", "SERVFAIL looking up A", &["make the name servers of shop.lockgate.test answer"])]
-#[case::connection("connection", "203.0.113.7: Timeout", &["let port 80 through every firewall"])]
-#[case::unauthorized("unauthorized", "Invalid response from 203.0.113.7", &["was answered by somebody else"])]
-fn a_refusal_is_told_in_the_authoritys_words(#[case] kind: &str, #[case] detail: &str, #[case] advice: &[&str]) {
+#[case::caa("caa", "CAA record for shop.lockgate.test prevents issuance", &["CAA records of shop.lockgate.test"], 1)]
+#[case::dns("dns", "SERVFAIL looking up A", &["make the name servers of shop.lockgate.test answer"], 2)]
+#[case::connection("connection", "203.0.113.7: Timeout", &["let port 80 through every firewall"], 2)]
+#[case::unauthorized("unauthorized", "Invalid response from 203.0.113.7", &["was answered by somebody else"], 2)]
+fn a_refusal_is_told_in_the_authoritys_words(
+    #[case] kind: &str,
+    #[case] detail: &str,
+    #[case] advice: &[&str],
+    #[case] ways: u32,
+) {
     let pki = Pki::new();
     let ca = fault_ca(&pki);
     ca.set(Fault::invalid_authorization(kind, detail));
@@ -165,15 +170,15 @@ fn a_refusal_is_told_in_the_authoritys_words(#[case] kind: &str, #[case] detail:
     }
     assert_eq!(gate.metric("lockgate_alerts_total", &[("domain", SITE), ("kind", "issuance_failed")]), Some(1.0));
     let reason = [("ca", "ca-0"), ("reason", kind)];
-    assert_eq!(gate.metric("lockgate_acme_failures_total", &reason), Some(1.0));
+    assert_eq!(gate.metric("lockgate_acme_failures_total", &reason), Some(f64::from(ways)));
     // And it is not asked again before its time, nor without end after.
     ca.heal();
     gate.clock().advance(590);
     std::thread::sleep(std::time::Duration::from_millis(600));
-    assert_eq!(ca.orders().len(), 1);
+    assert_eq!(ca.orders().len(), ways as usize);
     later(&gate, &[&ca], BACK_OFF_SECS);
     gate.await_own(SITE);
-    assert_eq!(ca.orders().len(), 2);
+    assert_eq!(ca.orders().len(), ways as usize + 1);
 }
 
 #[rstest]
@@ -247,9 +252,11 @@ fn another_authority_is_asked_instead_also_after_a_restart() {
     let pki = Pki::new();
     let (first, second) = (fault_ca(&pki), fault_ca(&pki));
     first.set(Fault::rate_limited(RetryAfter::Secs(7200)));
+    second.set(Fault::unavailable(RetryAfter::Nothing));
     let mut gate = setup(&pki, &[&first, &second]).start();
     gate.await_failures(SITE, 1);
     first.heal();
+    second.heal();
     gate.kill();
     gate.start_again();
     later(&gate, &[&first, &second], BACK_OFF_SECS);
@@ -264,7 +271,7 @@ fn an_authority_that_limits_several_is_left_alone() {
     ca.set(Fault::rate_limited(RetryAfter::Secs(3600)));
     let mut setup = setup(&pki, &[&ca]).set("acme.max_orders", "1");
     for number in 0..20 {
-        setup = setup.domain(&format!("d{number}.lockgate.test"), NOWHERE).uncertified();
+        setup = setup.domain(&format!("d{number}.test"), NOWHERE).uncertified();
     }
     let gate = setup.start();
     gate.await_log(&["asks for less haste", "ca-0"]);
@@ -272,7 +279,7 @@ fn an_authority_that_limits_several_is_left_alone() {
     assert_eq!(ca.requests_for(Resource::NewOrder).len(), 3);
     ca.heal();
     later(&gate, &[&ca], 2 * 3600);
-    gate.await_own("d19.lockgate.test");
+    gate.await_own("d19.test");
 }
 
 #[test]
@@ -298,14 +305,40 @@ fn another_authority_takes_over() {
     let (first, second) = (fault_ca(&pki), fault_ca(&pki));
     first.set(Fault::unavailable(RetryAfter::Nothing));
     let gate = setup(&pki, &[&first, &second]).start();
-    for failures in 1..=2 {
-        gate.await_failures(SITE, failures);
-        assert_eq!(second.requests().len(), 0);
-        later(&gate, &[&first, &second], BACK_OFF_SECS);
-    }
     gate.await_own(SITE);
-    assert_eq!((second.orders().len(), gate.orders("ca-0", "failed"), gate.orders("ca-1", "issued")), (1, 2.0, 1.0));
+    assert_eq!((second.orders().len(), gate.orders("ca-0", "failed"), gate.orders("ca-1", "issued")), (1, 1.0, 1.0));
     assert!(gate.leaf(SITE).names.contains(&SITE.to_owned()));
+    gate.await_log(&["down for maintenance", "ca-1 is asked", SITE]);
+    assert_eq!(gate.count_log(&["issuance_failed"]), 0);
+}
+
+#[test]
+fn where_all_authorities_fail_each_is_quoted_and_the_back_off_begins() {
+    let pki = Pki::new();
+    let (first, second) = (fault_ca(&pki), fault_ca(&pki));
+    first.set(Fault::unavailable(RetryAfter::Nothing));
+    second.set(Fault::problem(403, "rejectedIdentifier", "not for you").at(Resource::NewOrder));
+    let gate = setup(&pki, &[&first, &second]).start();
+    let failed = gate.await_failures(SITE, 1);
+    for words in ["ca-0: ", "down for maintenance", "ca-1: ", "not for you", "Next attempt at 2027-06-01T12:10"] {
+        assert!(failed.contains(words), "{words:?} is not in {failed}");
+    }
+    let asked = first.requests().len();
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    assert_eq!((first.requests().len(), second.requests_for(Resource::NewOrder).len()), (asked, 1));
+    assert_eq!((gate.orders("ca-0", "failed"), gate.orders("ca-1", "failed")), (1.0, 1.0));
+}
+
+/// What one authority cannot validate is no reason to use up what all of them allow in failed validations.
+#[test]
+fn what_cannot_be_proved_to_one_authority_is_not_shown_to_the_next() {
+    let pki = Pki::new();
+    let (first, second) = (fault_ca(&pki), fault_ca(&pki));
+    first.set(Fault::invalid_authorization("connection", "203.0.113.7: Timeout"));
+    let gate = setup(&pki, &[&first, &second]).start();
+    gate.await_failures(SITE, 1);
+    // Both ways, each once.
+    assert_eq!((first.orders().len(), second.requests().len()), (2, 0));
 }
 
 /// Which of its certificates an order replaces (RFC 9773, section 5) is for the one to know that issued it.

@@ -215,8 +215,8 @@ fn a_thousand_names_due_at_once_are_taken_in_hand_a_few_at_a_time() {
     thread::sleep(SOME_TICKS);
     assert_eq!(look(), (MAX_ORDERS, 0));
     thread::scope(|scope| {
-        // Everybody who was configured comes first.
-        let stranger = scope.spawn(|| gate.tls(STRANGER).connect().is_err());
+        // Whoever waits in a handshake does not wait for all of them.
+        let stranger = scope.spawn(|| gate.tls(STRANGER).connect().is_ok());
         ca.heal();
         eventually_within(Duration::from_secs(40), "enough are issued", || (look().1 >= ENOUGH).then_some(()));
         assert!(stranger.join().unwrap());
@@ -228,7 +228,7 @@ fn a_thousand_names_due_at_once_are_taken_in_hand_a_few_at_a_time() {
     names.sort();
     names.dedup();
     assert_eq!((names.len(), ca.accounts(), gate.orders("ca-0", "failed")), (placed, 1, 0.0));
-    assert!(!names.contains(&STRANGER.to_owned()));
+    assert!(names.contains(&STRANGER.to_owned()));
 }
 
 #[test]

@@ -77,12 +77,13 @@ fn is_public_address(address: IpAddr) -> bool {
     !is_private
 }
 
-/// Whom to ask for a certificate for `subject`, the first one now. Those that the subject's method names, or all, in
-/// order of preference, as far as they can issue for all of its names that are not optional; for its own certificate
-/// none that issues standbys only; for a standby the one with the name `own_ca`, whose fault it may be that one is
-/// needed, last.
+/// Whom to ask for a certificate for `subject`, one after the other where one does not issue by its own fault. Those that
+/// the subject's method names, or all, in order of preference, as far as they can issue for all of its names that are
+/// not optional; for its own certificate none that issues standbys only. For a standby those, too, whomever the method
+/// names, and the one with the name `own_ca`, whose fault it may be that one is needed, last.
 ///
-/// After `failures` in a row it is another's turn: the preferred one has two attempts, then all have one in turn.
+/// After `failures` in a row it is another's turn to be first: the preferred one has two attempts, then all have one in
+/// turn. So a name that one of them cannot validate is tried with the next, and not with all of them at once.
 pub fn authorities_for(
     acme: &Acme,
     subject: &Subject,
@@ -92,7 +93,10 @@ pub fn authorities_for(
 ) -> Vec<Arc<Authority>> {
     let by_name = |name: &String| acme.authorities.iter().find(|it| it.name == *name);
     let named: Vec<_> = match &subject.terms.method.authorities {
-        Some(names) => names.iter().filter_map(by_name).collect(),
+        Some(names) => {
+            let is_spare = |it: &&Arc<Authority>| is_standby && it.is_standby_only && !names.contains(&it.name);
+            names.iter().filter_map(by_name).chain(acme.authorities.iter().filter(is_spare)).collect()
+        }
         None => acme.authorities.iter().collect(),
     };
     let serves = |it: &&Arc<Authority>| {

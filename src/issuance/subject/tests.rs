@@ -160,6 +160,9 @@ const SPARE: &[&str] = &["a", "b", "spare standby"];
 #[case::standby(SPARE, None, true, Some("a"), 0, "b spare a")]
 #[case::standby_of_a_stranger(SPARE, None, true, Some("z"), 0, "a b spare")]
 #[case::standby_after_failures(SPARE, None, true, Some("a"), 2, "spare a b")]
+#[case::standby_of_what_the_domain_says(SPARE, Some(["a"].as_slice()), true, Some("a"), 0, "spare a")]
+#[case::standby_named_and_not_again(SPARE, Some(["spare", "b"].as_slice()), true, None, 0, "spare b")]
+#[case::own_of_what_the_domain_says(SPARE, Some(["a"].as_slice()), false, None, 0, "a")]
 #[case::nobody(&["spare standby"], None, false, None, 5, "")]
 fn authorities_are_asked(
     #[case] all: &[&str],
@@ -194,11 +197,15 @@ const BOTH: (bool, bool) = (true, true);
 #[case::http_first("a.org", None, false, BOTH, 0, "http-01")]
 #[case::then_the_other("a.org", None, false, BOTH, 1, "tls-alpn-01")]
 #[case::in_turn("a.org", None, false, BOTH, 3, "http-01")]
+#[case::whoever_sets_records_comes_last("a.org", None, true, BOTH, 0, "http-01")]
+#[case::and_has_a_turn("a.org", None, true, BOTH, 2, "dns-01")]
+#[case::of_three_in_turn("a.org", None, true, BOTH, 1, "tls-alpn-01")]
+#[case::only_dns("a.org", None, true, (false, false), 1, "dns-01")]
 #[case::only_http("a.org", None, false, (true, false), 1, "http-01")]
 #[case::only_https("a.org", None, false, (false, true), 0, "tls-alpn-01")]
 #[case::only_https_again("a.org", None, false, (false, true), 1, "tls-alpn-01")]
-#[case::dns_where_it_is("a.org", None, true, BOTH, 1, "dns-01")]
-#[case::dns_is_not_for_addresses("8.8.8.8", None, true, BOTH, 0, "http-01")]
+#[case::as_said_by_dns("a.org", Some(Challenge::Dns01), true, BOTH, 0, "dns-01")]
+#[case::dns_is_not_for_addresses("8.8.8.8", None, true, BOTH, 2, "tls-alpn-01")]
 #[case::a_wildcard("*.a.org", None, true, BOTH, 0, "dns-01")]
 #[case::a_wildcard_whatever_is_said("*.a.org", Some(Challenge::Http01), true, BOTH, 0, "dns-01")]
 #[case::a_wildcard_without_dns("*.a.org", None, false, BOTH, 0, "*.a.org can be proved by dns-01 only")]
@@ -212,21 +219,52 @@ fn control_is_proved_by(
     #[case] challenge: Option<Challenge>,
     #[case] has_dns: bool,
     #[case] (http, https): (bool, bool),
-    #[case] failures: u32,
+    #[case] turn: u32,
     #[case] expected: &str,
 ) {
+    let names = vec![name(wanted)];
+    let subject = Subject::new(name(wanted), proving(challenge, has_dns));
+    let [(of, way)] = challenges_for(&subject, &names, http, https, turn).try_into().unwrap();
+    let way = way.map_or_else(|error| error.to_string(), |challenge| challenge.to_string());
+    assert!(of == names[0] && way.starts_with(expected), "{way}");
+}
+
+#[test]
+fn the_apex_of_a_wildcard_is_proved_with_it_and_no_other_name_is() {
+    let names = ["*.a.org", "a.org", "b.org"].map(name);
+    let ways = |challenge, turn| {
+        let subject = Subject::of_all(names.clone(), proving(challenge, true)).unwrap();
+        let ways = challenges_for(&subject, &names, true, true, turn);
+        ways.into_iter().map(|(_, way)| way.unwrap().label()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(ways(None, 0), "dns-01 dns-01 http-01");
+    assert_eq!(ways(None, 1), "dns-01 dns-01 tls-alpn-01");
+    assert_eq!(ways(Some(Challenge::Http01), 0), "dns-01 http-01 http-01");
+}
+
+#[rstest]
+#[case::two_listeners("a.org", None, BOTH, true)]
+#[case::one_listener("a.org", None, (true, false), false)]
+#[case::as_said("a.org", Some(Challenge::Http01), BOTH, false)]
+#[case::a_wildcard("*.a.org", None, BOTH, false)]
+fn there_is_another_way(
+    #[case] wanted: &str,
+    #[case] challenge: Option<Challenge>,
+    #[case] (http, https): (bool, bool),
+    #[case] expected: bool,
+) {
+    let subject = Subject::new(name(wanted), proving(challenge, wanted.starts_with('*')));
+    assert_eq!(has_another_way(&subject, &[name(wanted)], http, https), expected);
+}
+
+fn proving(challenge: Option<Challenge>, has_dns: bool) -> Arc<Terms> {
     let dns = Dns {
         provider: DnsProvider::Exec { command: vec!["true".to_owned()], timeout: Duration::ZERO },
         resolvers: vec![],
         propagation_timeout: Duration::ZERO,
         ttl: Duration::ZERO,
     };
-    let terms = terms(Method { challenge, dns: has_dns.then(|| Arc::new(dns)), ..method() });
-    let names = vec![name(wanted)];
-    let subject = Subject::new(name(wanted), terms);
-    let [(of, way)] = challenges_for(&subject, &names, http, https, failures).try_into().unwrap();
-    let way = way.map_or_else(|error| error.to_string(), |challenge| challenge.to_string());
-    assert!(of == names[0] && way.starts_with(expected), "{way}");
+    terms(Method { challenge, dns: has_dns.then(|| Arc::new(dns)), ..method() })
 }
 
 #[test]
@@ -237,7 +275,8 @@ fn every_authority_is_asked_for_every_challenge_some_day() {
     let attempts: HashSet<_> = (0..8)
         .map(|failures| {
             let first = authorities_for(&acme, &subject, false, None, failures).swap_remove(0);
-            let [(_, way)] = challenges_for(&subject, &names, true, true, failures).try_into().unwrap();
+            let turn = turn_after(failures);
+            let [(_, way)] = challenges_for(&subject, &names, true, true, turn).try_into().unwrap();
             (first.name.clone(), way.unwrap())
         })
         .collect();

@@ -6,14 +6,15 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex as AsyncMutex;
 use zeroize::Zeroizing;
 
 use super::order::Failure;
+use super::pauses::Pauses;
 use crate::clock::UnixTime;
 use crate::issuance::Authority;
 use crate::issuer::acme::{self, ErrorKind, KnownAccount, account_key};
@@ -23,25 +24,17 @@ use crate::store::inventory::{self, Inventory};
 use crate::upkeep::custody::{Custody, CustodyError};
 use crate::vault::{VaultError, read_secret};
 
-/// So many subjects refused in a row for going too fast, and nobody else is tried before the authority said.
-const REFUSALS_BEFORE_PAUSE: usize = 3;
-/// A pause is no longer than this, whatever is asked for: another subject's limit may be another.
-const PAUSE_MAX: Duration = Duration::from_secs(6 * 3600);
-
 /// How long a directory holds: authorities move, and a process may run for years.
 const DIRECTORY_HOLDS: Duration = Duration::from_secs(24 * 3600);
 /// It is not read again within this time: neither when it could not be, nor when what it names leads nowhere all the
 /// same.
 const DIRECTORY_PAUSE: Duration = Duration::from_secs(600);
 
-/// Refusals further apart than this have nothing to do with each other.
-const IN_A_ROW: Duration = Duration::from_secs(15 * 60);
-
 /// The authorities that were entered.
 pub struct Accounts {
     custody: Arc<Custody>,
     entered: Mutex<HashMap<AccountKey, Slot>>,
-    pauses: Mutex<HashMap<String, Pause>>,
+    pauses: Mutex<Pauses>,
 }
 
 /// Directory URL and external account.
@@ -90,15 +83,6 @@ impl Entered {
         }
         Ok(())
     }
-}
-
-#[derive(Debug, Default)]
-struct Pause {
-    /// Who was refused last: at most [`REFUSALS_BEFORE_PAUSE`].
-    refused: HashSet<DomainName>,
-    /// When the last one was.
-    last: Option<Instant>,
-    until: Option<UnixTime>,
 }
 
 impl Accounts {
@@ -301,37 +285,56 @@ impl Accounts {
         }
     }
 
-    /// Until when nothing is to be asked of an authority, because it said so to several subjects in a row.
-    pub fn paused_until(&self, authority: &Authority, now: UnixTime) -> Option<UnixTime> {
-        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = pauses.get(&authority.directory)?.until?;
-        // Also when the clock has stepped back, no pause lasts longer than the longest.
-        let longest = i64::try_from(PAUSE_MAX.as_secs()).unwrap_or(i64::MAX);
-        (until.secs() > now.secs() && until.secs() - now.secs() <= longest).then_some(until)
+    /// Until when nothing is to be ordered from an authority, for a stranger or for a name that is configured: it said so
+    /// to several in a row, or answers nobody.
+    pub fn paused_until(&self, authority: &Authority, is_stranger: bool, now: UnixTime) -> Option<UnixTime> {
+        self.pauses().until(&authority.directory, is_stranger, now)
     }
 
-    /// Notes that an authority refused `subject` for going too fast. One that is refused again and again is its own
-    /// affair: many limits are for names.
-    pub fn note_refusal(&self, authority: &Authority, subject: &DomainName, retry_after: Duration, now: UnixTime) {
-        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        let pause = pauses.entry(authority.directory.clone()).or_default();
-        if pause.last.is_some_and(|last| last.elapsed() > IN_A_ROW) {
-            pause.refused.clear();
-        }
-        pause.last = Some(Instant::now());
-        if pause.refused.len() < REFUSALS_BEFORE_PAUSE {
-            pause.refused.insert(subject.clone());
-        }
-        if pause.refused.len() >= REFUSALS_BEFORE_PAUSE {
-            let secs = i64::try_from(retry_after.min(PAUSE_MAX).as_secs()).unwrap_or(i64::MAX);
-            pause.until = Some(now.plus_secs(secs));
+    /// Until when an authority wants to be left alone by names that are configured: one that does not answer does not.
+    pub fn haste_until(&self, authority: &Authority, now: UnixTime) -> Option<UnixTime> {
+        self.pauses().haste_until(&authority.directory, now)
+    }
+
+    /// Notes that an order begins with an authority.
+    pub fn note_begin(&self, authority: &Authority, is_stranger: bool, now: UnixTime) {
+        self.pauses().begin(&authority.directory, is_stranger, now);
+    }
+
+    /// Notes that an authority refused `subject` for going too fast.
+    pub fn note_refusal(
+        &self,
+        authority: &Authority,
+        subject: &DomainName,
+        is_stranger: bool,
+        retry_after: Duration,
+        now: UnixTime,
+    ) {
+        let paused = self.pauses().refused(&authority.directory, subject, is_stranger, retry_after, now);
+        if let Some(secs) = paused {
             tracing::warn!(ca = authority.name, "asks for less haste: nothing is ordered there for {secs} s");
         }
     }
 
+    /// Notes that an authority did not answer when something was ordered for `subject`.
+    pub fn note_silence(&self, authority: &Authority, subject: &DomainName, is_stranger: bool, now: UnixTime) {
+        if let Some(secs) = self.pauses().silent(&authority.directory, subject, is_stranger, now) {
+            tracing::warn!(ca = authority.name, "does not answer: nothing is ordered there for {secs} s");
+        }
+    }
+
+    /// Notes that an authority answered to an order's end, whatever it said.
+    pub fn note_answer(&self, authority: &Authority) {
+        self.pauses().answered(&authority.directory);
+    }
+
     /// Notes that an authority took an order.
     pub fn note_order(&self, authority: &Authority) {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).remove(&authority.directory);
+        self.pauses().took_order(&authority.directory);
+    }
+
+    fn pauses(&self) -> MutexGuard<'_, Pauses> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self, authority: &Authority) -> Slot {

@@ -11,6 +11,8 @@ use crate::upkeep::custody::CustodyError;
 
 /// How long a certificate that nobody needs is kept after it has expired.
 const KEPT_SECS: i64 = 7 * 86_400;
+/// The same for the last one of a name that nobody configures any more: whoever takes a domain out for a year finds it.
+const KEPT_UNCONFIGURED_SECS: i64 = 400 * 86_400;
 /// Certificates given up per cleaning at most.
 const MAX_GIVEN_UP: usize = 100;
 /// So many renewals of a name on demand that failed say that it is lost, whatever the clock says: they are an hour apart,
@@ -21,6 +23,27 @@ const LOST_AFTER_FAILURES: u32 = 100;
 const GONE_SECS: i64 = 30 * 86_400;
 /// Of either so many are forgotten per cleaning at most.
 const MAX_FORGOTTEN: usize = 100;
+
+/// Who needs a certificate that has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// A name that is served, of which it is the last.
+    Some,
+    /// A name that nobody configures any more.
+    IfConfiguredAgain,
+    /// Nobody: there is another one, or the name is lost.
+    None,
+}
+
+/// Whether a certificate that ended, or will end, at `end` is given up.
+fn is_given_up(end: UnixTime, need: Need, now: UnixTime) -> bool {
+    let kept_secs = match need {
+        Need::Some => return false,
+        Need::IfConfiguredAgain => KEPT_UNCONFIGURED_SECS,
+        Need::None => KEPT_SECS,
+    };
+    end.secs() < now.secs().saturating_sub(kept_secs)
+}
 
 impl Issuing {
     /// Gives up a little of what is old.
@@ -44,8 +67,12 @@ impl Issuing {
             let is_old = |kept: &&Arc<Kept>| {
                 let newest = control.kept().newest(&kept.subject, kept.role);
                 let is_replaced = newest.is_some_and(|it| it.id != kept.id);
-                kept.certificate.not_after().secs() < now.secs() - KEPT_SECS
-                    && (is_replaced || kept.is_on_demand && self.is_lost(&control, kept))
+                let need = match () {
+                    () if is_replaced || kept.is_on_demand && self.is_lost(&control, kept) => Need::None,
+                    () if self.is_unconfigured(&control, kept) => Need::IfConfiguredAgain,
+                    () => Need::Some,
+                };
+                is_given_up(kept.certificate.not_after(), need, now)
             };
             control.kept().all().filter(is_old).map(|kept| kept.id).take(MAX_GIVEN_UP).collect()
         };
@@ -89,6 +116,12 @@ impl Issuing {
             self.orders.remove(&task);
         }
         Ok(())
+    }
+
+    /// Whether nobody configures a name any more, and no handshake asked for it.
+    fn is_unconfigured(&self, control: &Control, kept: &Kept) -> bool {
+        let is_served = self.live.snapshot().site(kept.subject.as_str()).is_some();
+        !is_served && !self.wanted.has(&kept.subject) && !control.is_alias(&kept.subject)
     }
 
     /// Whether a name on demand, of which this is the last certificate, is gone for good. That it has expired does not say
@@ -265,6 +298,17 @@ mod tests {
     }
 
     #[rstest]
+    #[case::served(Need::Some, 10_000, false)]
+    #[case::replaced(Need::None, 7, false)]
+    #[case::replaced_long_ago(Need::None, 8, true)]
+    #[case::configured_by_nobody(Need::IfConfiguredAgain, 400, false)]
+    #[case::configured_by_nobody_for_long(Need::IfConfiguredAgain, 401, true)]
+    #[case::valid(Need::None, -1, false)]
+    fn what_has_expired_is_given_up(#[case] need: Need, #[case] days: i64, #[case] expected: bool) {
+        assert_eq!(is_given_up(NOW, need, NOW.plus_secs(days * DAY)), expected);
+    }
+
+    #[rstest]
     #[case::a_clock_that_is_ahead(0, false, true)]
     #[case::tried_for_days(99, false, true)]
     #[case::tried_in_vain(100, false, false)]
@@ -304,6 +348,8 @@ mod tests {
         let mut world = world.restarted(&[]).await;
         assert_eq!(world.cleaned(NOW.plus_secs(400 * DAY)).await, [SITE, "gone.example"]);
         assert_eq!(lock(&world.issuing.control).kept().of(&name(SITE)).len(), 1);
+        // But not for ever.
+        assert_eq!(world.cleaned(NOW.plus_secs(405 * DAY)).await, [SITE]);
     }
 
     #[tokio::test]

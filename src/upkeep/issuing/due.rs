@@ -1,7 +1,8 @@
 //! When a certificate is to be ordered: the rule, from what is held, what failed, and what the authority would like.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::queue::Task;
 use crate::clock::UnixTime;
@@ -91,11 +92,11 @@ fn renewal_of((not_before, not_after): (UnixTime, UnixTime), window: Option<Wind
     }
 }
 
-/// The same for a subject whenever it is asked, so that a restart moves nothing; and another one for each.
+/// The same for a subject whenever it is asked, by any version of this program, so that neither a restart nor an update
+/// moves anything; and another one for each.
 pub fn jitter(task: &Task) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    task.hash(&mut hasher);
-    hasher.finish()
+    let hash = digest(&SHA256, format!("{} {}", task.role.label(), task.subject).as_bytes());
+    hash.as_ref().first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets))
 }
 
 #[cfg(test)]

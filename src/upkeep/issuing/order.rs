@@ -56,8 +56,16 @@ pub struct Job {
     pub subject: Arc<Subject>,
     /// By whom.
     pub authority: Arc<Authority>,
-    /// How often it failed before.
+    /// Whom to ask after that in the same attempt.
+    pub others: Vec<Arc<Authority>>,
+    /// What came of the orders before in the same attempt.
+    pub before: Vec<Said>,
+    /// The order among them that can be gone on with.
+    pub passed_over: Option<Order>,
+    /// How many attempts failed before.
     pub failures: u32,
+    /// Whose turn it is of the ways to prove control.
+    pub turn: u32,
     /// Of the names, the optional ones that could not be proved.
     pub left_out: HashSet<DomainName>,
     /// Whether a file can be shown on port 80.
@@ -72,6 +80,41 @@ pub struct Job {
     pub question: Option<Arc<OnDemand>>,
 }
 
+/// What was said of an order that failed, and by whom.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The authority's name.
+    pub by: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// What it is that failed: what is tried at once depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The authority: another one may issue.
+    Authority,
+    /// The proof of control: there may be another way to prove it.
+    Proof,
+    /// Neither: nobody would do better now.
+    Nobody,
+}
+
+impl Blame {
+    fn of(error: &AcmeError) -> Self {
+        match error.kind() {
+            // Every authority reads the same records, and most operators mean all of them.
+            ErrorKind::Caa => Self::Nobody,
+            ErrorKind::Dns | ErrorKind::Connection | ErrorKind::Tls => Self::Proof,
+            ErrorKind::Unauthorized if error.name().is_some() => Self::Proof,
+            ErrorKind::Refused if error.challenge().is_some() => Self::Proof,
+            _ => Self::Authority,
+        }
+    }
+}
+
 /// Why there is no certificate.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -83,6 +126,10 @@ pub struct Failure {
     pub advice: String,
     /// Of which kind it is, in a word: for metrics.
     pub reason: &'static str,
+    /// What it was that failed.
+    pub blame: Blame,
+    /// Whether the authority did not answer, or was not done in time.
+    pub is_silence: bool,
     /// Not before this is over.
     pub retry_after: Option<Duration>,
     /// Whether the authority refused for going too fast.
@@ -110,6 +157,8 @@ impl Failure {
             problem: error.problem(),
             advice: error.advice(),
             reason: kind.label(),
+            blame: Blame::of(error),
+            is_silence: matches!(kind, ErrorKind::Unreachable | ErrorKind::Timeout),
             retry_after: error.retry_after(),
             is_rate_limit: kind == ErrorKind::RateLimited,
             is_account_gone: kind == ErrorKind::AccountGone,
@@ -124,14 +173,15 @@ impl Failure {
         }
     }
 
-    /// Something that went wrong on this side.
+    /// Something that went wrong on this side, with this authority.
     pub fn here(authority: &Authority, problem: String) -> Self {
-        Self { ca: authority.directory.clone(), ..Self::from(problem) }
+        Self { ca: authority.directory.clone(), blame: Blame::Authority, ..Self::from(problem) }
     }
 
     /// The same, where it is one name that cannot be proved.
     pub fn unproved(authority: &Authority, proof: &Proof, problem: &str) -> Self {
-        Self { unproved: Some(Box::new(proof.ordered())), ..Self::here(authority, problem.to_owned()) }
+        let unproved = Some(Box::new(proof.ordered()));
+        Self { unproved, blame: Blame::Proof, ..Self::here(authority, problem.to_owned()) }
     }
 }
 
@@ -142,6 +192,8 @@ impl From<String> for Failure {
             problem,
             advice: String::new(),
             reason: ErrorKind::Local.label(),
+            blame: Blame::Nobody,
+            is_silence: false,
             retry_after: None,
             is_rate_limit: false,
             is_account_gone: false,
@@ -184,12 +236,13 @@ impl Workshop {
             Verdict::Approved => Ok(()),
             Verdict::Refused => {
                 let problem = "`ask` does not approve of it any more".to_owned();
-                Err(Failure { is_withdrawn: true, ..Failure::here(&job.authority, problem) })
+                let blame = Blame::Nobody;
+                Err(Failure { is_withdrawn: true, blame, ..Failure::here(&job.authority, problem) })
             }
             Verdict::Failed | Verdict::Limited => {
                 let problem = "`ask` did not answer whether it is still to be served".to_owned();
                 let advice = "let `ask` answer: 2xx for yes, 404 or 410 for no".to_owned();
-                Err(Failure { advice, ..Failure::here(&job.authority, problem) })
+                Err(Failure { advice, blame: Blame::Nobody, ..Failure::here(&job.authority, problem) })
             }
         }
     }
@@ -308,7 +361,8 @@ impl Workshop {
         let patience = patience(job.subject.terms.method.dns.as_ref(), record.names.len());
         let proved = timeout(patience, self.prove_control(job, &mut order, &mut on_show)).await;
         on_show.clear(&self.providers).await;
-        proved.map_err(|_| Failure::here(authority, "to prove control took too long".to_owned()))??;
+        let too_long = || Failure::here(authority, "to prove control took too long".to_owned());
+        proved.map_err(|_| Failure { blame: Blame::Proof, ..too_long() })??;
 
         let is_finalized = matches!(order.status(), Status::Processing | Status::Valid);
         if record.sealed_key.is_none() || !is_finalized {
@@ -350,8 +404,7 @@ impl Workshop {
         for proof in &pending {
             let name = proof.ordered();
             // There is always an `https` listener.
-            let ways =
-                challenges_for(&job.subject, std::slice::from_ref(&name), job.has_http_listener, true, job.failures);
+            let ways = challenges_for(&job.subject, std::slice::from_ref(&name), job.has_http_listener, true, job.turn);
             for (_, way) in ways {
                 let challenge = way.map_err(|problem| Failure::unproved(authority, proof, &problem.to_string()))?;
                 chosen.push((proof, challenge));
@@ -374,7 +427,7 @@ impl Workshop {
 
 impl Job {
     /// What is ordered.
-    fn names(&self) -> Vec<DomainName> {
+    pub fn names(&self) -> Vec<DomainName> {
         let is_wanted = |name: &&DomainName| !self.left_out.contains(name);
         self.subject.names().filter(is_wanted).cloned().collect()
     }

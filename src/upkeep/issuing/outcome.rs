@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinError;
 
 use super::asking::answer;
+use super::attempt::until;
 use super::due::jitter;
 use super::order::{Failure, Job};
 use super::queue::Task;
@@ -14,13 +14,10 @@ use super::{Issuing, try_lock};
 use crate::alert::{Alert, AlertKind};
 use crate::clock::UnixTime;
 use crate::control::{Kept, Ordered};
-use crate::issuance::Authority;
 use crate::issuance::backoff::next_attempt;
 use crate::name::DomainName;
-use crate::store::inventory::{Attempts, HeldOff, Role};
+use crate::store::inventory::{Attempts, Role};
 
-/// The longest that an authority is left alone with a task because it asked for that.
-const HELD_OFF_MAX_SECS: i64 = 7 * 86_400;
 /// When what failed for trouble of our own is tried again.
 const AFTER_OWN_TROUBLE_SECS: i64 = 60;
 
@@ -48,26 +45,31 @@ impl Issuing {
     /// Takes in what became of an order.
     pub(super) async fn finished(&mut self, job: Job, outcome: Result<Arc<Kept>, Failure>) {
         let now = self.workshop.clock.read().now;
-        let Job { task, authority, subject, .. } = job;
-        self.is_over(&task, now);
         if let Err(failure) = &outcome
             && failure.is_withdrawn
         {
-            tracing::info!(domain = %task.subject, "not approved any more: it is not renewed");
-            self.strangers.refuse(&task.subject);
-            return self.tell(&task, &answer(&outcome));
+            self.is_over(&job.task, now);
+            tracing::info!(domain = %job.task.subject, "not approved any more: it is not renewed");
+            self.strangers.refuse(&job.task.subject);
+            return self.tell(&job.task, &answer(&outcome));
         }
+        let outcome = match outcome {
+            Ok(kept) => Ok(kept),
+            Err(failure) => match self.next_order(&job, &failure, now) {
+                Some(next) => return self.go_on(&job, failure, next, now).await,
+                None => Err(failure),
+            },
+        };
+        let task = job.task.clone();
+        self.is_over(&task, now);
         let result = if outcome.is_ok() { "issued" } else { "failed" };
-        let counted = self.metrics.orders.with_label_values(&[&*authority.name, result]);
-        match &outcome {
-            Ok(_) => {
-                let askers = self.askers.remove(&task).into_iter().flatten();
-                self.told_when_published.extend(askers.map(|asker| (asker, answer(&outcome))));
-            }
-            Err(_) => self.tell(&task, &answer(&outcome)),
-        }
+        let counted = self.metrics.orders.with_label_values(&[&*job.authority.name, result]);
         match outcome {
             Ok(kept) => {
+                let answered = answer(&Ok(Arc::clone(&kept)));
+                let askers = self.askers.remove(&task).into_iter().flatten();
+                self.told_when_published.extend(askers.map(|asker| (asker, answered.clone())));
+                self.workshop.accounts.note_answer(&job.authority);
                 self.attempts.remove(&task);
                 self.left_out.remove(&task);
                 let (issuer, end) = (kept.certificate.issuer().to_owned(), kept.certificate.not_after());
@@ -83,11 +85,10 @@ impl Issuing {
                 self.publish(now);
             }
             Err(failure) => {
-                if let Some(name) = failure.unproved.as_deref().filter(|name| subject.optional().any(|it| it == *name))
-                {
-                    self.left_out.entry(task.clone()).or_default().insert(name.clone());
-                }
-                self.failed(&task, &authority, failure, now).await;
+                self.note_trouble(&job, &failure, now);
+                let failure = failure.of_attempt(&job.before, &job.authority);
+                self.tell(&task, &answer(&Err(failure.clone())));
+                self.failed(&job, &failure, now).await;
                 if self.strangers.leave(&task) {
                     self.forget_old_failures(&task).await;
                 }
@@ -97,60 +98,37 @@ impl Issuing {
         counted.inc();
     }
 
-    /// Notes what failed, tells it, and plans the next attempt.
-    async fn failed(&mut self, task: &Task, authority: &Authority, failure: Failure, now: UnixTime) {
-        if failure.is_rate_limit {
-            let pause = failure.retry_after.unwrap_or(Duration::from_secs(60));
-            self.workshop.accounts.note_refusal(authority, &task.subject, pause, now);
-        }
-        self.metrics.failures.with_label_values(&[&*authority.name, failure.reason]).inc();
+    /// Notes an attempt that failed, tells it, and plans the next one.
+    async fn failed(&mut self, job: &Job, failure: &Failure, now: UnixTime) {
+        let (task, authority) = (&job.task, &job.authority);
         // Trouble of our own, a full disk perhaps, is no authority's fault, and may be over any minute.
         let is_ours = failure.ca.is_empty();
-        let before = self.attempts.get(task).filter(|attempts| attempts.last_at <= now);
-        let failures = before.map_or(0, |attempts| attempts.failures).saturating_add(u32::from(!is_ours));
-        let first_at = before.map_or(now, |attempts| attempts.first_at);
-        let retry_after =
-            failure.retry_after.map(|after| now.plus_secs(i64::try_from(after.as_secs()).unwrap_or(i64::MAX)));
+        let attempts = self.attempts_with(job, failure, now);
+        let failures = attempts.failures.saturating_add(u32::from(!is_ours));
+        let retry_after = failure.retry_after.map(|after| until(now, after));
         // Whoever asked to be left alone is; another authority need not be.
         let is_alone = self.acme.as_ref().is_none_or(|acme| acme.authorities.len() < 2);
-        let mut held_off = before.map_or_else(Vec::new, |attempts| attempts.held_off.clone());
-        held_off.retain(|of| now < of.until && (retry_after.is_none() || of.ca != authority.directory));
-        held_off.extend(retry_after.map(|until| HeldOff {
-            ca: authority.directory.clone(),
-            until: until.min(now.plus_secs(HELD_OFF_MAX_SECS)),
-        }));
         let next_at = match is_ours {
             true => now.plus_secs(AFTER_OWN_TROUBLE_SECS),
-            false => next_attempt(failures, first_at, now, retry_after.filter(|_| is_alone), jitter(task)),
+            false => next_attempt(failures, attempts.first_at, now, retry_after.filter(|_| is_alone), jitter(task)),
         };
-        let attempts = Attempts {
-            subject: task.subject.clone(),
-            role: task.role,
-            failures,
-            first_at,
-            last_at: now,
-            next_at,
-            ca: failure.ca.clone(),
-            problem: failure.problem.clone(),
-            advice: failure.advice.clone(),
-            held_off,
-        };
+        let attempts = Attempts { failures, next_at, ..attempts };
         if let Ok(inventory) = self.workshop.custody.inventory() {
             if let Err(error) = inventory.note_attempts(&attempts).await {
                 tracing::warn!("what failed cannot be noted: {error}");
             }
-            // What is under way there still is gone on with.
-            if let Ok(Some(order)) = inventory.order_of(&task.subject, task.role).await
-                && !order.1.url.is_empty()
-            {
-                self.orders.insert(task.clone(), order);
-            }
+            // What is under way there still is gone on with; there is room for one, and the first is preferred.
+            let order = match &job.passed_over {
+                Some(order) => inventory.begin_order(order).await.ok().map(|id| (id, order.clone())),
+                None => self.kept_order(task).await,
+            };
+            self.orders.extend(order.map(|order| (task.clone(), order)));
         }
         // Told when it is kept: whoever hears of it may end the process.
-        let Failure { problem, advice, .. } = &failure;
+        let Failure { problem, advice, .. } = failure;
         let advice = if advice.is_empty() { String::new() } else { format!(" To do: {advice}.") };
-        let detail = format!("{}: {problem}.{advice} Next attempt at {next_at}", authority.name);
-        self.raise(AlertKind::IssuanceFailed, task, now, detail);
+        let by = if job.before.is_empty() { format!("{}: ", authority.name) } else { String::new() };
+        self.raise(AlertKind::IssuanceFailed, task, now, format!("{by}{problem}.{advice} Next attempt at {next_at}"));
         self.attempts.insert(task.clone(), attempts);
         // What is wanted may be another by now; and if nobody can tell at this moment, it is tried again.
         let control = Arc::clone(&self.control);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::due::{Held, due};
 use super::queue::Task;
-use super::wanted::Wanted;
+use super::wanted::{Lane, Wanted};
 use super::{Issuing, try_lock};
 use crate::certificate::key_changes;
 use crate::clock::UnixTime;
-use crate::control::Control;
+use crate::control::{Control, Ordered};
 use crate::issuance::Authority;
 use crate::issuance::subject::{Subject, authorities_for};
 use crate::name::DomainName;
@@ -33,7 +33,8 @@ impl Issuing {
         self.workshop.providers.close();
         self.acme = control.blueprint().acme.clone();
         self.has_http_listener = control.blueprint().has_http_listener;
-        self.wanted = Wanted::new(control.subjects());
+        let authorities = self.acme.as_ref().map_or(0, |acme| acme.authorities.len());
+        self.wanted = Wanted::new(control.subjects(), authorities);
         self.renewal_info.begin_anew(control.subjects().len());
         self.adopt_aliases(&control);
     }
@@ -99,12 +100,35 @@ impl Issuing {
                 true => Some(UnixTime::from_secs(0)),
                 false => due(&task, &subject, held, self.attempts.get(&task), now),
             };
-            self.wanted.plan(&task, at.filter(|_| !self.authorities(&task, &subject, held).is_empty()));
+            let first = self.authorities(&task, &subject, held).into_iter().next();
+            let lane = first.as_ref().map_or(0, |first| self.lane_of(first));
+            self.wanted.plan_in(&task, lane, at.filter(|_| first.is_some()));
         }
         self.renewal_info.plan(number, name, held.own, now);
     }
 
-    /// Who may issue it, the one to ask first.
+    /// Tells whoever waits for a task that nobody will begin: what was to be ordered is not wanted any more.
+    pub(super) fn tell_whose_task_is_gone(&mut self) {
+        if self.askers.is_empty() || !self.wanted.is_looked_at() {
+            return;
+        }
+        let is_gone = |task: &&Task| {
+            let is_planned = self.wanted.due_at(task).is_some() || self.once.has(task) || self.strangers.is_first(task);
+            !is_planned && !self.under_way.contains_key(*task) && !self.held_back.contains(task)
+        };
+        let gone: Vec<Task> = self.askers.keys().filter(is_gone).cloned().collect();
+        for task in gone {
+            self.tell(&task, &Ordered::refused("it is not configured any more".to_owned()));
+        }
+    }
+
+    fn lane_of(&self, authority: &Authority) -> Lane {
+        let all = self.acme.iter().flat_map(|acme| &acme.authorities);
+        let place = all.zip(0..).find(|(it, _)| it.name == authority.name);
+        place.map_or(0, |(_, lane)| lane)
+    }
+
+    /// Who may issue it, the one to ask first: where an order is under way, it is gone on with.
     pub(super) fn authorities(&self, task: &Task, subject: &Subject, held: Held<'_>) -> Vec<Arc<Authority>> {
         let Some(acme) = &self.acme else { return Vec::new() };
         let failures = self.attempts.get(task).map_or(0, |attempts| attempts.failures);
@@ -115,6 +139,9 @@ impl Issuing {
         if task.role == Role::Standby {
             // From the authority that does not renew it, nothing else is to be had.
             authorities.retain(|authority| own_ca != Some(&authority.name));
+        }
+        if let Some((_, order)) = self.orders.get(task).filter(|(_, order)| !order.url.is_empty()) {
+            authorities.sort_by_key(|authority| authority.directory != order.ca);
         }
         authorities
     }

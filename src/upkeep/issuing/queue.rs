@@ -64,8 +64,12 @@ impl<K: Clone + Ord + Hash> Queue<K> {
         Some(what)
     }
 
+    /// When the first of all is due.
+    pub fn first_due(&self) -> Option<UnixTime> {
+        self.by_time.first().map(|(due, _)| UnixTime::from_secs(*due))
+    }
+
     /// When it is due.
-    #[cfg(test)]
     pub fn due_at(&self, what: &K) -> Option<UnixTime> {
         self.times.get(what).copied().map(UnixTime::from_secs)
     }

@@ -1,4 +1,5 @@
-//! Names on demand in the loop: their first orders wait behind all others, their renewals are like everybody's.
+//! Names on demand in the loop: their first orders wait behind others, and have every fourth turn; their renewals are like
+//! everybody's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::store::inventory::Role;
 
 /// Failures of names that nobody configured that are remembered, lest the authority is asked again too soon.
 const MAX_FAILURES: usize = 10_000;
+/// After so many orders of others it is the turn of a name that nobody configured.
+const OTHERS_BEFORE: u32 = 3;
 /// Pause between two complaints that there are too many new ones.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -27,8 +30,12 @@ pub(super) struct Strangers {
     /// First orders.
     queue: Queue<Task>,
     /// What they are for: waiting, or under way.
-    first: HashMap<Task, Arc<OnDemand>>,
+    first: HashMap<Task, First>,
     under_way: HashSet<Task>,
+    /// Orders of others that began since one of theirs did.
+    others_begun: u32,
+    /// Names of certificates that are configured, beside those that they are named by.
+    configured: HashSet<DomainName>,
     /// Those that have a certificate, and who approves of them.
     aliases: HashMap<DomainName, Arc<OnDemand>>,
     /// Of those, the ones that were not approved again when they were to be renewed.
@@ -40,13 +47,33 @@ pub(super) struct Strangers {
     complained: Option<Instant>,
 }
 
+/// A first order.
+#[derive(Debug)]
+struct First {
+    on_demand: Arc<OnDemand>,
+    /// Whether it counts as a new name of this hour.
+    is_counted: bool,
+}
+
 impl Strangers {
+    /// Whether it is their turn.
+    pub(super) fn have_waited(&self) -> bool {
+        self.others_begun >= OTHERS_BEFORE
+    }
+
+    /// An order of somebody else begins.
+    pub(super) fn wait(&mut self) {
+        self.others_begun = self.others_begun.saturating_add(1);
+    }
+
     /// The first order that is due next, if there is room for it: at most half of `max_orders`, and one in any case.
     pub(super) fn pop_due(&mut self, now: UnixTime, max_orders: usize) -> Option<Task> {
         if self.under_way.len() >= (max_orders / 2).max(1) {
             return None;
         }
-        self.queue.pop_due(now)
+        let task = self.queue.pop_due(now)?;
+        self.others_begun = 0;
+        Some(task)
     }
 
     /// An order begins. Says whether nobody configured its name, and who must be asked first.
@@ -83,8 +110,15 @@ impl Strangers {
 
     /// The domain that serves a name that nobody configured.
     pub(super) fn site_of(&self, task: &Task) -> Option<&DomainName> {
-        let first = self.first.get(task);
+        let first = self.first.get(task).map(|first| &first.on_demand);
         first.or_else(|| self.aliases.get(&task.subject)).map(|on_demand| &on_demand.site)
+    }
+
+    /// A first order will not begin: another new name may be let in instead.
+    pub(super) fn give_back(&mut self, task: &Task) {
+        if self.first.get(task).is_some_and(|first| first.is_counted) {
+            self.pace.give_back();
+        }
     }
 
     /// Forgets that it failed.
@@ -102,7 +136,7 @@ impl Issuing {
     /// A name that was approved: ordered, if there is no valid certificate, and not before it may be tried again.
     pub(super) fn admit(&mut self, name: DomainName, reply: oneshot::Sender<Ordered>) {
         match self.begin_to_admit(&name) {
-            Ok(Some(task)) => self.askers.entry(task).or_default().push(reply),
+            Ok(Some(task)) => self.wait_for(task, reply),
             Ok(None) => _ = reply.send(Ordered { ok: true, id: None, message: String::new(), advice: None }),
             Err(why) => _ = reply.send(Ordered::refused(why)),
         }
@@ -115,6 +149,11 @@ impl Issuing {
             return Err("inventory or vault is not open yet".to_owned());
         }
         let task = Task { subject: name.clone(), role: Role::Own };
+        let is_alias = self.strangers.aliases.contains_key(name);
+        // Without a domain that serves it, its certificate would be ordered again at every handshake.
+        if self.strangers.configured.contains(name) || self.wanted.has(name) && !is_alias {
+            return Err("it is a name of a certificate that is configured, and no `[[domain]]` serves it".to_owned());
+        }
         if self.under_way.contains_key(&task) || self.strangers.first.contains_key(&task) {
             return Ok(Some(task));
         }
@@ -128,11 +167,11 @@ impl Issuing {
             return Err(format!("{} Next attempt at {}", attempts.problem, attempts.next_at));
         }
         // One that was served before is renewed here.
-        if !self.strangers.aliases.contains_key(name) {
+        if !is_alias {
             self.let_in(on_demand.max_new_per_hour, Instant::now())?;
         }
         self.strangers.refused.remove(name);
-        self.strangers.first.insert(task.clone(), on_demand);
+        self.strangers.first.insert(task.clone(), First { on_demand, is_counted: !is_alias });
         // Once: an expired name's renewal is this order.
         self.wanted.plan(&task, None);
         self.strangers.queue.plan(&task, Some(now));
@@ -161,6 +200,7 @@ impl Issuing {
 
     /// Gives a first order up before it began. Whether it was one.
     pub(super) fn turn_away(&mut self, task: &Task) -> bool {
+        self.strangers.give_back(task);
         let is_first = self.strangers.leave(task);
         if is_first {
             self.tell(task, &Ordered::refused("no authority issues for it now".to_owned()));
@@ -190,6 +230,8 @@ impl Issuing {
     pub(super) fn adopt_aliases(&mut self, control: &Control) {
         self.strangers.aliases.clear();
         self.strangers.refused.clear();
+        let names = control.subjects().iter().filter(|it| it.required().nth(1).is_some());
+        self.strangers.configured = names.flat_map(|subject| subject.required().skip(1).cloned()).collect();
         for name in control.aliases() {
             self.adopt_alias(control, name);
         }

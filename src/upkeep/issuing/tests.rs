@@ -7,7 +7,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::certificate::fixture::{DAY, NOW};
-use bench::{Bench, failure, name, own, rate_limit, standby};
+use bench::{Bench, failure, name, own, rate_limit, silence, standby, unproved};
+use order::Blame;
 
 const HOUR: i64 = 3600;
 /// The first back-off, and its jitter.
@@ -28,7 +29,8 @@ async fn a_thousand_names_due_at_once_make_an_orderly_queue() {
         bench.step(NOW).await;
         let fresh: Vec<_> = bench.under_way().into_iter().filter(|task| !before.contains(task)).collect();
         assert!(fresh.len() <= STARTS_PER_TICK && before.len() + fresh.len() <= MAX, "{before:?} {fresh:?}");
-        let waiting = NAMES.saturating_sub(begun.len() + fresh.len());
+        let is_configured = |task: &&Task| task.subject.as_str() != "stranger.example";
+        let waiting = NAMES - begun.iter().chain(&fresh).filter(is_configured).count();
         assert_eq!(bench.issuing.metrics.waiting.get(), i64::try_from(waiting).unwrap());
         begun.extend(fresh);
         // Some take longer than others.
@@ -41,8 +43,13 @@ async fn a_thousand_names_due_at_once_make_an_orderly_queue() {
         assert!(rounds < 2 * NAMES, "{} begun", begun.len());
     }
     let subjects: Vec<_> = begun.iter().map(|task| task.subject.as_str()).collect();
-    assert_eq!(subjects[..NAMES], names, "each once, in order");
-    assert_eq!(subjects[NAMES..], ["stranger.example"], "nobody's name comes last");
+    assert_eq!(
+        subjects.iter().position(|it| *it == "stranger.example"),
+        Some(3),
+        "whoever waits has every fourth turn"
+    );
+    let configured: Vec<_> = subjects.into_iter().filter(|it| *it != "stranger.example").collect();
+    assert_eq!(configured, names, "each once, in order");
 }
 
 #[tokio::test]
@@ -145,25 +152,354 @@ async fn trouble_of_our_own_is_no_failure_of_the_authoritys() {
     assert_eq!(bench.issuing.attempts[&own("a.example")].failures, 0);
 }
 
-#[rstest]
-#[case::alone(&["one private"], HOUR, None)]
-#[case::with_another(&["one private", "two private"], BACK_OFF, Some("two"))]
 #[tokio::test]
-async fn who_wants_to_be_left_alone_with_a_name_is(
-    #[case] authorities: &[&str],
-    #[case] until: i64,
-    #[case] then: Option<&str>,
-) {
-    let mut bench = Bench::with(&["a.example"], authorities, |_| ()).await;
+async fn who_wants_to_be_left_alone_with_a_name_is() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
     bench.step(NOW).await;
-    assert_eq!(bench.begun(&own("a.example")).await.0, "one");
     bench.failed(&own("a.example"), rate_limit(HOUR)).await;
-    bench.step(NOW.plus_secs(until - 1)).await;
+    bench.step(NOW.plus_secs(HOUR - 1)).await;
     assert_eq!(bench.under_way(), []);
-    // Another one is asked as soon as it may be tried again.
-    bench.step(NOW.plus_secs(until + JITTER)).await;
-    assert_eq!(bench.under_way().len(), 1);
-    assert_eq!(bench.begun(&own("a.example")).await.0, then.unwrap_or("one"));
+    bench.step(NOW.plus_secs(HOUR + JITTER)).await;
+    assert_eq!(bench.under_way(), [own("a.example")]);
+}
+
+#[rstest]
+#[case::silent(silence())]
+#[case::limited(rate_limit(HOUR))]
+#[case::of_another_mind(Failure { blame: Blame::Authority, ..failure() })]
+#[tokio::test]
+async fn where_one_authority_fails_the_next_is_asked_at_once(#[case] failure: Failure) {
+    let mut bench = Bench::with(&["a.example"], &["one private", "two private", "three private"], |_| ()).await;
+    let task = own("a.example");
+    bench.step(NOW).await;
+    let waiting = bench.ask(&["a.example"]);
+    for asked in ["one", "two", "three"] {
+        assert_eq!((bench.begun(&task).await.0.as_str(), bench.planned(&task)), (asked, None));
+        bench.step(NOW).await;
+        assert_eq!(bench.under_way(), std::slice::from_ref(&task), "one order at a time");
+        let problem = format!("{asked} is out of paper");
+        bench.failed(&task, Failure { problem, advice: "wait".to_owned(), ..failure.clone() }).await;
+    }
+    // Now the back-off begins, once.
+    let attempts = &bench.issuing.attempts[&task];
+    let all = "one: one is out of paper; two: two is out of paper; three: three is out of paper";
+    assert_eq!((attempts.failures, attempts.problem.as_str(), attempts.advice.as_str()), (1, all, "wait"));
+    assert_eq!(waiting.await.unwrap().message, all);
+    let planned = bench.planned(&task).unwrap().secs() - NOW.secs();
+    assert!((BACK_OFF..=BACK_OFF + JITTER).contains(&planned), "{planned}");
+    for asked in ["one", "two", "three"] {
+        let [orders, failures] = [&bench.issuing.metrics.orders, &bench.issuing.metrics.failures];
+        assert_eq!(orders.with_label_values(&[asked, "failed"]).get(), 1);
+        assert_eq!(failures.with_label_values(&[asked, "local"]).get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_next_authority_issues_in_the_same_second_and_nothing_has_failed() {
+    let mut bench = Bench::with(&["a.example"], &["one private", "two private"], |_| ()).await;
+    bench.ring("s.test");
+    bench.step(NOW).await;
+    for task in [own("a.example"), own("s.test")] {
+        bench.failed(&task, rate_limit(HOUR)).await;
+        assert_eq!(bench.begun(&task).await.0, "two");
+        bench.issued(&task, 0, 90).await;
+    }
+    assert!(bench.issuing.attempts.is_empty() && bench.under_way().is_empty());
+    let inventory = bench.issuing.workshop.custody.inventory().unwrap();
+    assert_eq!(inventory.attempts().await.unwrap(), []);
+}
+
+#[rstest]
+#[case::the_proof(unproved("a.example"), 2)]
+#[case::records_that_forbid_it(failure(), 1)]
+#[case::our_own_disk(Failure { ca: String::new(), ..failure() }, 1)]
+#[tokio::test]
+async fn what_is_the_names_trouble_is_no_other_authoritys(#[case] failure: Failure, #[case] orders: usize) {
+    let mut bench = Bench::with(&["a.example"], &["one private", "two private"], |_| ()).await;
+    bench.step(NOW).await;
+    for order in 1..=orders {
+        assert_eq!(bench.begun(&own("a.example")).await.0, "one", "{order}");
+        bench.failed(&own("a.example"), failure.clone()).await;
+    }
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), []);
+}
+
+#[tokio::test]
+async fn who_wants_to_be_left_alone_or_is_configured_no_more_is_passed_over() {
+    let all = ["one private", "two private", "three private", "four private"];
+    let mut bench = Bench::with(&["a.example"], &all, |_| ()).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), silence()).await;
+    bench.failed(&own("a.example"), rate_limit(DAY)).await;
+    bench.failed(&own("a.example"), unproved("a.example")).await;
+    bench.failed(&own("a.example"), unproved("a.example")).await;
+    // `two` is left alone for a day.
+    bench.step(NOW.plus_secs(BACK_OFF + JITTER)).await;
+    assert_eq!(bench.begun(&own("a.example")).await.0, "one");
+    bench.apply(&["a.example"], &["one private", "two private", "four private"], |_| ());
+    bench.step(NOW.plus_secs(BACK_OFF + JITTER)).await;
+    bench.failed(&own("a.example"), silence()).await;
+    assert_eq!(bench.begun(&own("a.example")).await.0, "four");
+}
+
+#[tokio::test]
+async fn an_order_that_can_be_gone_on_with_outlives_those_of_other_authorities() {
+    let mut bench = Bench::with(&[], &["one private", "two private"], |_| ()).await;
+    let (url, task) = ("https://one.invalid/order/7", own("a.example"));
+    bench.leave_orders(&[("a.example", "one", url)]).await;
+    bench.apply(&["a.example"], &["one private", "two private"], |_| ());
+    for (now, failures) in [(NOW, 1), (NOW.plus_secs(BACK_OFF + JITTER), 2)] {
+        bench.step(now).await;
+        assert_eq!(bench.begun(&task).await, ("one".to_owned(), true));
+        bench.failed(&task, silence()).await;
+        assert_eq!(bench.begun(&task).await, ("two".to_owned(), false));
+        bench.failed(&task, failure()).await;
+        assert_eq!(bench.issuing.attempts[&task].failures, failures);
+        let kept = [("a.example".to_owned(), "https://one.invalid/directory".to_owned(), url.to_owned())];
+        assert_eq!(bench.kept_orders().await, kept);
+    }
+}
+
+#[tokio::test]
+async fn at_the_first_attempt_the_other_way_is_tried_at_once_and_later_they_take_turns() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    let (task, mut now, mut turns) = (own("a.example"), NOW, Vec::new());
+    bench.step(now).await;
+    for _ in 0..5 {
+        turns.push((bench.ordered(&task).await.0, now.secs() - NOW.secs() > 0));
+        bench.failed(&task, unproved("a.example")).await;
+        if bench.under_way().is_empty() {
+            now = bench.planned(&task).unwrap();
+            bench.step(now).await;
+        }
+    }
+    assert_eq!(turns, [(0, false), (1, false), (2, true), (3, true), (4, true)]);
+    let problem = &bench.issuing.attempts[&task].problem;
+    assert_eq!(problem, "out of paper");
+}
+
+#[tokio::test]
+async fn an_optional_name_that_is_not_proved_is_left_out_at_once() {
+    let mut bench = Bench::new(&["www.a.example", "a.example"], |_| ()).await;
+    let (task, names) = (own("www.a.example"), ["www.a.example".to_owned(), "a.example".to_owned()]);
+    bench.step(NOW).await;
+    assert_eq!(bench.ordered(&task).await, (0, names.to_vec()));
+    bench.failed(&task, unproved("a.example")).await;
+    assert_eq!(bench.ordered(&task).await, (0, names[..1].to_vec()));
+    bench.failed(&task, unproved("www.a.example")).await;
+    assert_eq!(bench.ordered(&task).await, (1, names[..1].to_vec()));
+    bench.failed(&task, unproved("www.a.example")).await;
+    assert!(!bench.under_way().contains(&task));
+    bench.step(NOW).await;
+    bench.issued(&own("a.example"), 0, 90).await;
+    // At a later attempt what could be left out was.
+    bench.step(NOW.plus_secs(BACK_OFF + JITTER)).await;
+    assert_eq!(bench.ordered(&task).await, (2, names[..1].to_vec()));
+}
+
+#[tokio::test]
+async fn many_names_of_a_silent_authority_keep_nobody_elses_waiting() {
+    let names: Vec<String> = (0..40).map(|number| format!("d{number:02}.example at one")).collect();
+    let mut domains: Vec<_> = names.iter().map(String::as_str).collect();
+    domains.push("well.example at two");
+    let mut bench = Bench::with(&domains, &["one private", "two private"], |acme| acme.max_orders = 8).await;
+    let well = own("well.example");
+    for _ in 0..4 {
+        bench.step(NOW).await;
+    }
+    let begun = bench.under_way();
+    assert!(begun.contains(&well) && begun.len() <= 8, "{begun:?}");
+    bench.issued(&well, 0, 90).await;
+    for _ in 0..4 {
+        bench.step(NOW).await;
+    }
+    assert_eq!(bench.under_way().len(), 8, "nobody else waits: it has all places");
+}
+
+#[tokio::test]
+async fn an_authority_that_does_not_answer_is_passed_over_until_one_order_shows_that_it_does() {
+    let names: Vec<String> = (0..9).map(|number| format!("d{number}.example")).collect();
+    let domains: Vec<_> = names.iter().map(String::as_str).chain(["own.example at one"]).collect();
+    let mut bench = Bench::with(&domains, &["one private", "two private"], |acme| acme.max_orders = 3).await;
+    bench.step(NOW).await;
+    for name in &names[..3] {
+        assert_eq!(bench.begun(&own(name)).await.0, "one");
+        bench.failed(&own(name), silence()).await;
+        assert_eq!(bench.begun(&own(name)).await.0, "two");
+        bench.issued(&own(name), 0, 90).await;
+    }
+    bench.step(NOW).await;
+    for name in &names[3..6] {
+        assert_eq!(bench.begun(&own(name)).await.0, "two", "straight to the next");
+        bench.issued(&own(name), 0, 90).await;
+    }
+    let later = NOW.plus_secs(BACK_OFF);
+    bench.step(later).await;
+    let mut asked = Vec::new();
+    for name in &names[6..9] {
+        asked.push(bench.begun(&own(name)).await.0);
+    }
+    assert_eq!(asked, ["one", "two", "two"], "one order shows");
+    bench.issued(&own(&names[6]), 0, 90).await;
+    // Whoever is for this authority alone has waited.
+    let waited = own("own.example");
+    bench.issued(&own(&names[7]), 0, 90).await;
+    bench.step(NOW.plus_secs(BACK_OFF + 256)).await;
+    assert_eq!(bench.begun(&waited).await.0, "one");
+}
+
+#[tokio::test]
+async fn whoever_asks_for_it_need_not_wait_until_a_silence_is_over() {
+    let domains = ["a.example", "b.example", "c.example", "d.example"];
+    let mut bench = Bench::new(&domains, |acme| acme.max_orders = 3).await;
+    bench.step(NOW).await;
+    for name in &domains[..3] {
+        bench.failed(&own(name), silence()).await;
+    }
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), []);
+    bench.ask(&["d.example"]);
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("d.example")]);
+    bench.failed(&own("d.example"), rate_limit(HOUR)).await;
+    let mut refused = bench.ask(&["d.example"]);
+    bench.step(NOW).await;
+    assert!(refused.try_recv().unwrap().message.contains("wants to be left alone"));
+}
+
+#[tokio::test]
+async fn a_name_of_a_certificate_that_is_configured_is_no_stranger() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.group(&["a.example"], &["g.test", "h.test"]);
+    bench.step(NOW).await;
+    for name in ["g.test", "h.test"] {
+        let refused = bench.ring(name).try_recv().unwrap();
+        assert!(refused.message.contains("no `[[domain]]` serves it"), "{refused:?}");
+    }
+    assert!(bench.ring("i.test").try_recv().is_err(), "it is waited for");
+}
+
+#[tokio::test]
+async fn a_stranger_that_is_turned_away_takes_no_place_of_the_hour_and_its_renewal_waits() {
+    let mut bench = Bench::new(&["a.example"], |acme| {
+        acme.on_demand.as_mut().unwrap().max_new_per_hour = 2;
+    })
+    .await;
+    bench.step(NOW).await;
+    bench.ring("s.test");
+    bench.step(NOW).await;
+    bench.issued(&own("s.test"), 0, 10).await;
+    bench.issued(&own("a.example"), 0, 1).await;
+    let (one, now) = (bench.authority("one"), NOW.plus_secs(11 * DAY));
+    for subject in ["x.org", "y.org", "z.org"] {
+        let accounts = &bench.issuing.workshop.accounts;
+        accounts.note_refusal(&one, &name(subject), false, Duration::from_secs(3600), now);
+    }
+    bench.step(now).await;
+    for stranger in ["t.test", "u.test", "s.test"] {
+        let mut refused = bench.ring(stranger);
+        assert!(refused.try_recv().is_err(), "{stranger} has a place");
+        bench.step(now).await;
+        assert!(refused.try_recv().unwrap().message.contains("no authority issues for it now"));
+    }
+    let planned = bench.planned(&own("s.test")).unwrap().secs() - now.secs();
+    assert!((HOUR..HOUR + 256).contains(&planned), "{planned}");
+    assert_eq!(bench.planned(&own("t.test")), None);
+}
+
+#[tokio::test]
+async fn strangers_that_are_refused_for_their_haste_keep_nobody_waiting_but_strangers() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.issued(&own("a.example"), 0, 90).await;
+    for stranger in ["s.test", "t.test", "u.test"] {
+        bench.ring(stranger);
+        bench.step(NOW).await;
+        bench.failed(&own(stranger), rate_limit(HOUR)).await;
+    }
+    let mut turned_away = bench.ring("v.test");
+    bench.step(NOW).await;
+    assert!(turned_away.try_recv().is_ok());
+    bench.ask(&["a.example"]);
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("a.example")]);
+}
+
+#[tokio::test]
+async fn who_asks_for_other_names_than_are_ordered_is_told() {
+    let mut bench = Bench::new(&["a.example", "b.example", "c.example"], |acme| acme.max_orders = 1).await;
+    bench.step(NOW).await;
+    let refused = bench.ask(&["a.example", "b.example"]).try_recv().unwrap();
+    assert!(!refused.ok && refused.message.contains("another order for a.example is under way"), "{refused:?}");
+    let mut asks = |names: &[&str]| bench.ask(names);
+    let (mut both, mut same) = (asks(&["c.example", "b.example"]), asks(&["c.example"]));
+    let other = asks(&["c.example", "a.example"]).try_recv().unwrap();
+    assert!(!other.ok && other.message.contains("another order for c.example waits"), "{other:?}");
+    bench.issued(&own("a.example"), 0, 90).await;
+    bench.step(NOW).await;
+    assert_eq!(bench.ordered(&own("c.example")).await.1, ["c.example", "b.example"]);
+    bench.issued(&own("c.example"), 0, 90).await;
+    assert!(both.try_recv().unwrap().ok && same.try_recv().unwrap().ok);
+}
+
+#[tokio::test]
+async fn an_order_for_other_names_is_not_gone_on_with() {
+    let mut bench = Bench::new(&[], |_| ()).await;
+    bench.leave_orders(&[("a.example", "one", "https://one.invalid/order/7")]).await;
+    bench.apply(&["a.example", "b.example"], &["one private"], |_| ());
+    bench.issuing.step(NOW).await;
+    assert!(bench.begun(&own("a.example")).await.1);
+    bench.failed(&own("a.example"), silence()).await;
+    bench.issued(&own("b.example"), 0, 90).await;
+    bench.ask(&["a.example", "b.example"]);
+    bench.step(NOW).await;
+    assert!(!bench.begun(&own("a.example")).await.1);
+}
+
+#[tokio::test]
+async fn who_waits_for_what_a_reload_takes_away_is_told() {
+    let mut bench = Bench::new(&["a.example", "b.example"], |acme| acme.max_orders = 1).await;
+    bench.step(NOW).await;
+    let mut waiting = bench.ask(&["b.example"]);
+    bench.step(NOW).await;
+    assert!(waiting.try_recv().is_err());
+    bench.apply(&["a.example"], &["one private"], |acme| acme.max_orders = 1);
+    bench.step(NOW).await;
+    assert!(waiting.try_recv().unwrap().message.contains("not configured any more"));
+    // Of those who wait for what is under way there are only so many.
+    let mut waiting: Vec<_> = (0..101).map(|_| bench.ask(&["a.example"])).collect();
+    let told: Vec<_> = waiting.iter_mut().map(|it| it.try_recv().is_ok()).collect();
+    assert_eq!((told.iter().filter(|told| **told).count(), told.last()), (1, Some(&true)));
+    drop(waiting);
+    assert!(bench.ask(&["a.example"]).try_recv().is_err(), "whoever went away does not count");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_had_as_the_first_domain_says_and_of_one_tenant() {
+    let domains = ["a.example at two", "b.example", "c.example of red"];
+    let mut bench = Bench::with(&domains, &["one private", "two private"], |_| ()).await;
+    bench.step(NOW).await;
+    for name in ["a.example", "b.example", "c.example"] {
+        bench.issued(&own(name), 0, 90).await;
+    }
+    bench.ask(&["a.example", "b.example", "nobodys.example"]);
+    bench.step(NOW).await;
+    assert_eq!(bench.begun(&own("a.example")).await.0, "two");
+    let refused = bench.ask(&["b.example", "c.example"]).try_recv().unwrap();
+    assert!(!refused.ok && refused.message.contains("c.example is another tenant's"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn trouble_of_our_own_makes_no_back_off_older() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    bench.step(NOW).await;
+    bench.failed(&own("a.example"), Failure { ca: String::new(), ..failure() }).await;
+    let later = NOW.plus_secs(2 * HOUR);
+    bench.step(later).await;
+    bench.failed(&own("a.example"), failure()).await;
+    let planned = bench.planned(&own("a.example")).unwrap().secs() - later.secs();
+    assert!((BACK_OFF..=BACK_OFF + JITTER).contains(&planned), "{planned}");
 }
 
 #[tokio::test]
@@ -194,7 +530,7 @@ async fn who_refuses_three_for_their_haste_is_left_alone_by_all() {
     let mut bench = Bench::new(&names, |acme| acme.max_orders = 3).await;
     bench.step(NOW).await;
     for (number, refused) in names[..3].iter().enumerate() {
-        let until = bench.issuing.workshop.accounts.paused_until(&bench.authority("one"), NOW);
+        let until = bench.issuing.workshop.accounts.paused_until(&bench.authority("one"), false, NOW);
         assert_eq!(until, None, "{number} were refused");
         bench.failed(&own(refused), rate_limit(HOUR)).await;
     }
@@ -217,14 +553,14 @@ async fn refusals_with_an_order_in_between_are_not_in_a_row() {
     };
     let (accounts, one) = (&bench.issuing.workshop.accounts, bench.authority("one"));
     let refuse = |subject: &str| {
-        accounts.note_refusal(&one, &name(subject), Duration::from_secs(60), NOW);
-        accounts.paused_until(&one, NOW)
+        accounts.note_refusal(&one, &name(subject), false, Duration::from_secs(60), NOW);
+        accounts.paused_until(&one, false, NOW)
     };
     // One that is refused again and again is its own affair.
     assert_eq!(["a.org", "a.org", "a.org", "b.org"].map(refuse), [None; 4]);
     accounts.note_order(&one);
     assert_eq!(["c.org", "d.org", "e.org"].map(refuse), [None, None, Some(NOW.plus_secs(60))]);
-    assert_eq!(accounts.paused_until(&one, NOW.plus_secs(60)), None);
+    assert_eq!(accounts.paused_until(&one, false, NOW.plus_secs(60)), None);
 }
 
 #[tokio::test]
@@ -279,7 +615,7 @@ async fn a_standby_comes_from_another_authority_than_the_one_that_does_not_renew
 async fn an_order_goes_on_where_it_was_placed(#[case] authorities: &[&str], #[case] goes_on: bool) {
     let mut bench = Bench::with(&[], authorities, |_| ()).await;
     let url = "https://one.invalid/order/7";
-    bench.leave_orders(&[("a.example", "one", url), ("b.example", "two", "")]);
+    bench.leave_orders(&[("a.example", "one", url), ("b.example", "two", "")]).await;
     bench.apply(&["a.example", "b.example"], authorities, |_| ());
     bench.step(NOW).await;
     assert_eq!(bench.begun(&own("a.example")).await.1, goes_on);

@@ -4,14 +4,15 @@ use std::cell::Cell;
 
 use tempfile::TempDir;
 
+use super::super::order::Blame;
 use super::super::*;
 use crate::certificate::fixture::{DAY, NOW, pair};
 use crate::certificate::key_context_of_leaf;
 use crate::control::{Blueprint, WantedCertificate};
-use crate::issuance::{KeyAlgorithm, KeySource, Method, OnDemand};
+use crate::issuance::{CertificateSpec, DomainAcme, KeyAlgorithm, KeySource, Method, OnDemand};
 use crate::name::TenantId;
 use crate::site::{OriginSpec, SiteSpec};
-use crate::store::inventory::{NewCertificate, Provenance, StoredCertificate};
+use crate::store::inventory::{NewCertificate, Provenance, Role, StoredCertificate};
 
 thread_local!(static CLOCK: Cell<UnixTime> = const { Cell::new(NOW) });
 
@@ -34,14 +35,25 @@ pub(super) fn standby(subject: &str) -> Task {
     Task { subject: name(subject), role: Role::Standby }
 }
 
-/// What the authority `one` says.
+/// What the authority `one` says, and nobody would do better.
 pub(super) fn failure() -> Failure {
     Failure { ca: directory("one"), ..Failure::from("out of paper".to_owned()) }
 }
 
 pub(super) fn rate_limit(secs: i64) -> Failure {
     let retry_after = Some(Duration::from_secs(u64::try_from(secs).unwrap()));
-    Failure { retry_after, is_rate_limit: true, is_passing: true, ..failure() }
+    Failure { retry_after, is_rate_limit: true, is_passing: true, blame: Blame::Authority, ..failure() }
+}
+
+/// Nothing, for a while.
+pub(super) fn silence() -> Failure {
+    Failure { blame: Blame::Authority, is_silence: true, is_passing: true, ..failure() }
+}
+
+/// That control over a name is not proved.
+pub(super) fn unproved(text: &str) -> Failure {
+    let unproved = Some(Box::new(name(text)));
+    Failure { blame: Blame::Proof, unproved, reason: "unauthorized", ..failure() }
 }
 
 /// Nobody is reached there.
@@ -64,9 +76,24 @@ fn authority(text: &str) -> Arc<Authority> {
     })
 }
 
+/// A domain by its name; with `at CA` behind it, one that is for this authority alone, and with `of TENANT`, whose.
+fn domain(text: &str, method: &Method) -> Arc<SiteSpec> {
+    let mut words = text.split(' ');
+    let mut spec = SiteSpec::new(name(words.next().unwrap()), OriginSpec::http("127.0.0.1", 1));
+    while let (Some(word), Some(value)) = (words.next(), words.next()) {
+        match word {
+            "at" => {
+                let authorities = Some(vec![value.to_owned()]);
+                spec.acme = DomainAcme::Method(Box::new(Method { authorities, ..method.clone() }));
+            }
+            _ => spec.tenant = TenantId::new(value),
+        }
+    }
+    Arc::new(spec)
+}
+
 /// The first domain takes strangers in.
 fn blueprint(domains: &[&str], authorities: &[&str], change: impl FnOnce(&mut Acme)) -> Blueprint {
-    let specs = domains.iter().map(|text| Arc::new(SiteSpec::new(name(text), OriginSpec::http("127.0.0.1", 1))));
     let method = Method {
         authorities: None,
         challenge: None,
@@ -75,8 +102,9 @@ fn blueprint(domains: &[&str], authorities: &[&str], change: impl FnOnce(&mut Ac
         profile: None,
         standby: true,
     };
+    let specs = domains.iter().map(|text| domain(text, &method)).collect();
     let on_demand = domains.first().map(|site| OnDemand {
-        site: name(site),
+        site: name(site.split(' ').next().unwrap()),
         allow: vec!["*.test".to_owned(), "stranger.example".to_owned()],
         ask: None,
         max_names: 10,
@@ -90,7 +118,7 @@ fn blueprint(domains: &[&str], authorities: &[&str], change: impl FnOnce(&mut Ac
         on_demand,
     };
     change(&mut acme);
-    Blueprint { domains: specs.collect(), acme: Some(Arc::new(acme)), has_http_listener: true, ..Blueprint::default() }
+    Blueprint { domains: specs, acme: Some(Arc::new(acme)), has_http_listener: true, ..Blueprint::default() }
 }
 
 impl Bench {
@@ -136,6 +164,15 @@ impl Bench {
     /// The configuration is another one.
     pub(super) fn apply(&mut self, domains: &[&str], authorities: &[&str], change: impl FnOnce(&mut Acme)) {
         lock(&self.issuing.control).apply(blueprint(domains, authorities, change)).unwrap();
+    }
+
+    /// The same with one certificate for several names.
+    pub(super) fn group(&mut self, domains: &[&str], names: &[&str]) {
+        let mut blueprint = blueprint(domains, &["one private"], |_| ());
+        let method = blueprint.acme.as_ref().unwrap().method.clone();
+        let names = names.iter().map(|text| name(text)).collect();
+        blueprint.groups = vec![Arc::new(CertificateSpec { names, tenant: None, method })];
+        lock(&self.issuing.control).apply(blueprint).unwrap();
     }
 
     pub(super) fn set(&mut self, now: UnixTime) {
@@ -202,6 +239,21 @@ impl Bench {
         begun
     }
 
+    /// How it is ordered: whose turn it is of the ways, and for which names.
+    pub(super) async fn ordered(&mut self, task: &Task) -> (u32, Vec<String>) {
+        let job = self.job(task).await;
+        let ordered = (job.turn, job.names().iter().map(ToString::to_string).collect());
+        self.jobs.insert(task.clone(), job);
+        ordered
+    }
+
+    /// The orders that the inventory has, by subject and authority.
+    pub(super) async fn kept_orders(&self) -> Vec<(String, String, String)> {
+        let orders = self.issuing.workshop.custody.inventory().unwrap().orders().await.unwrap();
+        let parts = |(_, it): (OrderId, Order)| (it.subject.to_string(), it.ca, it.url);
+        orders.into_iter().map(parts).collect()
+    }
+
     /// Its order has failed.
     pub(super) async fn failed(&mut self, task: &Task, failure: Failure) {
         let job = self.job(task).await;
@@ -247,7 +299,7 @@ impl Bench {
     }
 
     /// What an earlier process left under way: subject, authority and URL.
-    pub(super) fn leave_orders(&mut self, orders: &[(&str, &str, &str)]) {
+    pub(super) async fn leave_orders(&mut self, orders: &[(&str, &str, &str)]) {
         let order = |(subject, authority, url): &(&str, &str, &str)| Order {
             subject: name(subject),
             role: Role::Own,
@@ -257,7 +309,11 @@ impl Bench {
             sealed_key: None,
             placed_at: NOW,
         };
-        let orders = orders.iter().map(|left| (OrderId(7), order(left))).collect();
+        let inventory = self.issuing.workshop.custody.inventory().unwrap();
+        for left in orders {
+            inventory.begin_order(&order(left)).await.unwrap();
+        }
+        let orders = inventory.orders().await.unwrap();
         self.issuing.take_over(Contents { orders, ..Contents::default() });
     }
 }
