@@ -147,11 +147,9 @@ impl Issuing {
 
     /// The order that the inventory has for a task, if it was placed.
     pub(super) async fn kept_order(&self, task: &Task) -> Option<(OrderId, Order)> {
-        let orders = self.workshop.custody.inventory().ok()?.orders().await.ok()?;
-        let is_of = |(_, order): &(OrderId, Order)| {
-            order.subject == task.subject && order.role == task.role && !order.url.is_empty()
-        };
-        orders.into_iter().find(is_of)
+        let inventory = self.workshop.custody.inventory().ok()?;
+        let order = inventory.order_of(&task.subject, task.role).await.ok()??;
+        (!order.1.url.is_empty()).then_some(order)
     }
 }
 
