@@ -1,7 +1,9 @@
 //! The inventory's certificates, as the world is made of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::certificate::Certificate;
 use crate::name::{DomainName, TenantId};
