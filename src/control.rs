@@ -7,9 +7,10 @@ mod living;
 mod poll;
 mod shelf;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 
 use crate::certificate::{Certificate, CommonRanks, PairPaths};
@@ -157,17 +158,17 @@ impl Control {
             common: Arc::new(CommonRanks { configured: None, last_resort: Arc::clone(&internal) as _ }),
             internal,
             blueprint: Blueprint::default(),
-            good: HashMap::new(),
+            good: HashMap::default(),
             kept: KeptCertificates::default(),
             subjects: [].into(),
-            subject_of: HashMap::new(),
+            subject_of: HashMap::default(),
             aliases: Aliases::default(),
             shelf: Shelf::default(),
             files_read: 0,
             watched: [].into(),
             next_watched: 0,
             living: LivingParts::default(),
-            origins: HashMap::new(),
+            origins: HashMap::default(),
             next_origin: 0,
         }
     }
@@ -296,8 +297,8 @@ impl Control {
 
     /// Each origin once, those that were there before with their connections and TLS sessions.
     fn open_origins(&mut self, blueprint: &Blueprint) -> Result<HashMap<Arc<OriginSpec>, Arc<Origin>>, ControlError> {
-        let mut origins = HashMap::new();
-        let mut configs = HashMap::new();
+        let mut origins = HashMap::default();
+        let mut configs = HashMap::default();
         for spec in &blueprint.domains {
             if origins.contains_key(&spec.origin) {
                 continue;

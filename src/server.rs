@@ -100,6 +100,8 @@ pub struct Listening {
 /// # Errors
 /// If it cannot start. Afterwards nothing ends it but a signal.
 pub fn run(path: &Path, ready: impl FnOnce(&Listening)) -> Result<(), StartError> {
+    // The first random number takes the library some 60 ms: it is drawn beside the reading of the configuration.
+    std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     let loaded = config::load(path).map_err(StartError::Config)?;
     let log = logging::start(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()

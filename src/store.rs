@@ -102,7 +102,7 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
         /// What SQLite says.
-        source: sqlx::Error,
+        source: Cause,
     },
     /// What is there is damaged, and what can be read of it cannot be carried over; it may be later.
     #[error(
@@ -113,7 +113,7 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
         /// What the system says.
-        source: sqlx::Error,
+        source: Cause,
     },
     /// The disk is full, read-only, slow or gone; it may be well later.
     #[error("{} cannot be used: {source}", .path.display())]
@@ -121,7 +121,7 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
         /// What SQLite or the system says.
-        source: sqlx::Error,
+        source: Cause,
     },
     /// What was to be stored does not fit what is there: to ask again does not help.
     #[error("{} does not take this: {reason}", .path.display())]
@@ -131,6 +131,22 @@ pub enum StoreError {
         /// What does not fit.
         reason: String,
     },
+}
+
+/// What SQLite or the system says: nearly all goes by a pool of connections, long readings by a plain one.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Cause {
+    /// By a pool.
+    Pooled(#[from] sqlx::Error),
+    /// By a plain connection.
+    Plain(#[from] rusqlite::Error),
+}
+
+impl From<std::io::Error> for Cause {
+    fn from(error: std::io::Error) -> Self {
+        Self::Pooled(error.into())
+    }
 }
 
 impl StoreError {

@@ -1,9 +1,12 @@
 //! `[[domain]]`: what is served, and the certificate pairs that are named or how others are obtained.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::path::Path;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::acme::{Issuing, misfit};
 use super::diagnostic::{Wrong, shown};
@@ -20,6 +23,9 @@ use crate::issuance::DomainAcme;
 use crate::name::{DomainName, TenantId};
 use crate::plan::Plan;
 use crate::site::{OriginSpec, SiteSpec, Terms, Timeouts};
+
+/// Origins that are known by how they are written.
+const MAX_KNOWN_URLS: usize = 1000;
 
 /// The domains of all files.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub struct Domains {
 #[derive(Debug, Default)]
 struct Known {
     origins: HashSet<Arc<OriginSpec>>,
+    /// The first of them by how they are written: what is written again need not be understood again.
+    urls: HashMap<Box<str>, Arc<OriginSpec>>,
     terms: HashSet<Arc<Terms>>,
     tenants: HashSet<TenantId>,
 }
@@ -59,7 +67,7 @@ impl Domains {
             known: Known::default(),
             issuing,
             groups: Groups::default(),
-            places: HashMap::new(),
+            places: HashMap::default(),
             sites: Vec::new(),
             pairs: Vec::new(),
         }
@@ -87,7 +95,7 @@ impl Domains {
         let name = self.read_name(domain, problems);
         let tenant = domain.read("tenant", problems, tenant);
         let plan = domain.read("plan", problems, |v| self.plan(v));
-        let origin = origin::read(domain, base, &mut self.ca_files, problems);
+        let origin = self.read_origin(domain, base, problems);
         let hsts = domain.read("hsts", problems, hsts);
         let max_body = domain.read("max_body", problems, |v| word_or(v, "unlimited", body_size));
         let timeouts = read_timeouts(domain, problems);
@@ -101,11 +109,23 @@ impl Domains {
         }
         if let (Some(name), Some(origin)) = (name, origin) {
             let max_body_bytes = max_body.flatten();
-            let terms = one_of(&mut self.known.terms, Arc::new(Terms { plan, hsts, max_body_bytes, timeouts }));
-            let origin = one_of(&mut self.known.origins, Arc::new(origin));
+            let terms = one_of(&mut self.known.terms, Terms { plan, hsts, max_body_bytes, timeouts });
             let tenant = tenant.map(|tenant| one_of(&mut self.known.tenants, tenant));
             self.sites.push(Arc::new(SiteSpec { name, tenant, terms, origin, certificates, acme }));
         }
+    }
+
+    fn read_origin(&mut self, domain: &Reader, base: &Path, problems: &mut Problems) -> Option<Arc<OriginSpec>> {
+        let written = origin::written_alone(domain);
+        if let Some(known) = written.and_then(|url| self.known.urls.get(url)) {
+            return Some(Arc::clone(known));
+        }
+        let origin = origin::read(domain, base, &mut self.ca_files, problems)?;
+        let origin = one_of(&mut self.known.origins, origin);
+        if let Some(url) = written.filter(|_| self.known.urls.len() < MAX_KNOWN_URLS) {
+            self.known.urls.insert(url.into(), Arc::clone(&origin));
+        }
+        Some(origin)
     }
 
     fn read_acme(
@@ -178,12 +198,17 @@ impl PairUse {
 }
 
 /// The one of `known` that is like `value`, which is one of them if there was none.
-fn one_of<T: Clone + Eq + Hash>(known: &mut HashSet<T>, value: T) -> T {
+fn one_of<T, V>(known: &mut HashSet<T>, value: V) -> T
+where
+    T: Borrow<V> + Clone + Eq + Hash + From<V>,
+    V: Eq + Hash,
+{
     match known.get(&value) {
         Some(one) => one.clone(),
         None => {
-            known.insert(value.clone());
-            value
+            let one = T::from(value);
+            known.insert(one.clone());
+            one
         }
     }
 }

@@ -40,6 +40,12 @@ pub fn read(domain: &Reader, base: &Path, ca_files: &mut CaFiles, problems: &mut
     Some(OriginSpec { tls: tls_spec, ..origin })
 }
 
+/// How a domain's origin is written, if nothing else says anything of it.
+pub fn written_alone<'t>(domain: &Reader<'t, '_>) -> Option<&'t str> {
+    let url = domain.value("origin")?.only().ok()?.string()?;
+    domain.value("origin_tls").is_none().then_some(url)
+}
+
 fn read_tls(table: &Reader, base: &Path, ca_files: &mut CaFiles, problems: &mut Problems) -> OriginTls {
     let sni = table.read("sni", problems, host);
     let ca = table.read("ca", problems, |v| ca_files.get(path(v, base)?));

@@ -1,8 +1,10 @@
 //! The inventory's certificates, as the world is made of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::certificate::Certificate;
 use crate::name::{DomainName, TenantId};

@@ -1,7 +1,8 @@
 //! What a name has for as long as the process lives, served or not: usage belongs to the name.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::meter::Slot;
 use crate::name::DomainName;

@@ -1,7 +1,8 @@
 //! Certificates that cover other domains than the one that they were issued for.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::{Kept, KeptCertificates};
 use crate::certificate::Certificate;

@@ -172,17 +172,19 @@ impl Inventory {
     /// # Errors
     /// [`StoreError`].
     pub async fn certificates(&self) -> Result<Certificates, StoreError> {
-        let mut certificates = Vec::new();
-        let unusable = self.each_certificate(|stored| certificates.push(stored)).await?;
+        let (certificates, unusable) = self.each_certificate(|stored| stored).await?;
         Ok(Certificates { certificates, unusable })
     }
 
-    /// Reads all certificates, in the order of their numbers, one at a time: of 100,000 there is never a second copy.
-    /// Gives those that cannot be used.
+    /// Reads all certificates, in the order of their numbers, and gives what `each` makes of every one: of 100,000 there
+    /// is never a second copy. Also gives those that cannot be used.
     ///
     /// # Errors
-    /// [`StoreError`]; some may have been read before it.
-    pub async fn each_certificate(&self, each: impl FnMut(StoredCertificate)) -> Result<Vec<Unusable>, StoreError> {
+    /// [`StoreError`].
+    pub async fn each_certificate<T: Send + 'static>(
+        &self,
+        each: impl FnMut(StoredCertificate) -> T + Send + 'static,
+    ) -> Result<(Vec<T>, Vec<Unusable>), StoreError> {
         self.db.each_certificate(each).await
     }
 

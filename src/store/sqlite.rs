@@ -6,6 +6,7 @@
 mod files;
 mod fold;
 pub(super) mod inventory;
+mod plain;
 mod read;
 mod seal;
 mod shared;
@@ -27,7 +28,7 @@ use sqlx::{
 };
 
 use self::shared::Shared;
-use super::{FILE, StoreError};
+use super::{Cause, FILE, StoreError};
 use crate::clock::UnixTime;
 
 /// What is particular to a database.
@@ -75,7 +76,34 @@ pub(super) struct Sqlite {
     /// One connection; read-only like the others if the store was opened to read.
     writer: SqlitePool,
     readers: SqlitePool,
+    beside: Beside,
 }
+
+/// Who else may have a database open that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// Whoever likes: SQLite's locks are asked.
+    Anybody,
+    /// Nobody who writes: it is read without locks, and without what its log may hold.
+    NoWriter,
+    /// Nobody: it is read with what its log holds.
+    Nobody,
+}
+
+impl Beside {
+    fn apply(self, options: SqliteConnectOptions) -> SqliteConnectOptions {
+        match self {
+            Self::Anybody => options,
+            Self::NoWriter => options.immutable(true),
+            // The log's index is then in memory and not in a file, as long as nobody else is let in; and with locks that
+            // do nothing, nobody has to be asked (SQLite's "Write-Ahead Logging", section 8).
+            Self::Nobody => options.vfs(LOCKLESS).locking_mode(SqliteLockingMode::Exclusive),
+        }
+    }
+}
+
+/// SQLite's name for files whose locks do nothing.
+const LOCKLESS: &str = "unix-none";
 
 impl Sqlite {
     /// Opens or makes the database, set aside and replaced if it is damaged.
@@ -115,7 +143,8 @@ impl Sqlite {
             .pragma("journal_size_limit", LOG_KEPT_BYTES.to_string());
         let shared = Arc::new(Shared::new(layout, path));
         let writer = shared.pool(1, write);
-        let sqlite = Self { readers: shared.pool(READERS_MAX, options.read_only(true)), writer, shared };
+        let readers = shared.pool(READERS_MAX, options.read_only(true));
+        let sqlite = Self { readers, writer, shared, beside: Beside::Anybody };
         sqlite.closed_unless(sqlite.migrate().await).await
     }
 
@@ -128,13 +157,14 @@ impl Sqlite {
         // SQLite's readers write, too, to the log's index. Where they may not, a database without a log (a backup, or one
         // whose process has ended) is read as one that does not change.
         let is_still = !files::has_log(&path) && access(data_dir, Access::WRITE_OK).is_err();
-        let sqlite = Self::to_read(layout, path, READERS_MAX, |options| options.immutable(is_still));
+        let beside = if is_still { Beside::NoWriter } else { Beside::Anybody };
+        let sqlite = Self::to_read(layout, path, READERS_MAX, beside);
         sqlite.closed_unless(sqlite.require_schema().await).await.map(Some)
     }
 
     /// Opens a database beside which nothing can be written. Nobody else may write to it meanwhile.
     async fn open_still(layout: &'static Layout, data_dir: &Path) -> Result<Self, StoreError> {
-        let sqlite = Self::to_read(layout, data_dir.join(layout.file), 1, |options| options.immutable(true));
+        let sqlite = Self::to_read(layout, data_dir.join(layout.file), 1, Beside::NoWriter);
         sqlite.closed_unless(sqlite.require_schema().await).await
     }
 
@@ -145,26 +175,16 @@ impl Sqlite {
         if !path.try_exists().map_err(|e| error(&path, e.into()))? {
             return Ok(None);
         }
-        let has_log = files::has_log_with_content(&path);
-        let sqlite = Self::to_read(layout, path, 1, |options| match has_log {
-            // The log's index is then in memory and not in a file, as long as nobody else is let in; and with locks that
-            // do nothing, nobody has to be asked (SQLite's "Write-Ahead Logging", section 8).
-            true => options.vfs("unix-none").locking_mode(SqliteLockingMode::Exclusive),
-            false => options.immutable(true),
-        });
+        let beside = if files::has_log_with_content(&path) { Beside::Nobody } else { Beside::NoWriter };
+        let sqlite = Self::to_read(layout, path, 1, beside);
         sqlite.closed_unless(sqlite.require_version().await).await.map(Some)
     }
 
-    fn to_read(
-        layout: &'static Layout,
-        path: PathBuf,
-        connections_max: u32,
-        how: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
-    ) -> Self {
-        let options = how(options(&path).read_only(true));
+    fn to_read(layout: &'static Layout, path: PathBuf, connections_max: u32, beside: Beside) -> Self {
+        let options = beside.apply(options(&path).read_only(true));
         let shared = Arc::new(Shared::new(layout, path));
         let readers = shared.pool(connections_max, options);
-        Self { writer: readers.clone(), readers, shared }
+        Self { writer: readers.clone(), readers, shared, beside }
     }
 
     async fn closed_unless(&self, opened: Result<(), StoreError>) -> Result<Self, StoreError> {
@@ -321,8 +341,13 @@ fn saturate(n: u64) -> i64 {
 const TAKES_NOTHING: [u32; 5] = [3, 8, 10, 13, 14];
 
 /// Whether the disk takes nothing: not that it is slow, or that somebody else has the database.
-pub(super) fn takes_nothing(source: &sqlx::Error) -> bool {
-    matches!(source, sqlx::Error::Io(_)) || primary_code(source).is_some_and(|code| TAKES_NOTHING.contains(&code))
+pub(super) fn takes_nothing(source: &Cause) -> bool {
+    let code = match source {
+        Cause::Pooled(sqlx::Error::Io(_)) => return true,
+        Cause::Pooled(error) => primary_code(error),
+        Cause::Plain(error) => plain::primary_code(error),
+    };
+    code.is_some_and(|code| TAKES_NOTHING.contains(&code))
 }
 
 /// SQLite's codes for "malformed" and "not a database", without what extends them.
@@ -338,6 +363,10 @@ fn error(path: &Path, source: sqlx::Error) -> StoreError {
         sqlx::Error::ColumnDecode { .. } => true,
         _ => false,
     };
+    caused(path, source.into(), is_damaged)
+}
+
+fn caused(path: &Path, source: Cause, is_damaged: bool) -> StoreError {
     let path = path.to_owned();
     if is_damaged { StoreError::Damaged { path, source } } else { StoreError::Unavailable { path, source } }
 }

@@ -8,7 +8,6 @@ mod attend;
 mod proving;
 mod restore;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -240,35 +239,21 @@ impl Custody {
     }
 
     /// The certificates to serve with, and the numbers of all that there are.
-    async fn read(&self, inventory: &Inventory) -> Result<(Vec<Arc<Kept>>, HashSet<CertificateId>), StoreError> {
-        let (mut certificates, mut ids) = (Vec::new(), HashSet::new());
-        let unusable = inventory.each_certificate(|stored| {
-            ids.insert(stored.id);
-            certificates.extend(self.kept(stored));
-        });
-        for Unusable { id, reason } in unusable.await? {
+    async fn read(&self, inventory: &Inventory) -> Result<(Vec<Arc<Kept>>, Vec<CertificateId>), StoreError> {
+        let opened = Arc::clone(&self.opened);
+        let (read, unusable) =
+            inventory.each_certificate(move |stored| (stored.id, kept_with(&opened, stored))).await?;
+        let mut ids: Vec<CertificateId> = read.iter().map(|(id, _)| *id).collect();
+        for Unusable { id, reason } in unusable {
             tracing::error!(certificate = id.0, "a kept certificate cannot be used: {reason}");
-            ids.insert(id);
+            ids.push(id);
         }
-        Ok((certificates, ids))
+        Ok((read.into_iter().filter_map(|(_, kept)| kept).collect(), ids))
     }
 
     /// A certificate of the inventory, to serve with. `None`: it was revoked.
     pub fn kept(&self, stored: StoredCertificate) -> Option<Arc<Kept>> {
-        if stored.revoked_at.is_some() {
-            return None;
-        }
-        let StoredCertificate { id, certificate: new, ari, .. } = stored;
-        Some(Arc::new(Kept {
-            id,
-            subject: new.subject,
-            tenant: new.tenant,
-            role: new.role,
-            is_on_demand: new.provenance == Provenance::OnDemand,
-            ca: new.ca,
-            certificate: Arc::new(self.closed(new.facts, &new.chain, &new.sealed_key)),
-            ari,
-        }))
+        kept_with(&self.opened, stored)
     }
 
     /// A certificate whose key is opened at its first handshake.
@@ -359,6 +344,24 @@ impl Custody {
     pub fn turn_to(&self, source: KeySource) {
         self.source.store(Arc::new(source));
     }
+}
+
+fn kept_with(opened: &Arc<OpenedKeys>, stored: StoredCertificate) -> Option<Arc<Kept>> {
+    if stored.revoked_at.is_some() {
+        return None;
+    }
+    let StoredCertificate { id, certificate: new, ari, .. } = stored;
+    let certificate = Certificate::sealed(new.facts, &new.chain, &new.sealed_key, Arc::clone(opened));
+    Some(Arc::new(Kept {
+        id,
+        subject: new.subject,
+        tenant: new.tenant,
+        role: new.role,
+        is_on_demand: new.provenance == Provenance::OnDemand,
+        ca: new.ca,
+        certificate: Arc::new(certificate),
+        ari,
+    }))
 }
 
 fn tell_if_made(wrap: &KeyWrap) {

@@ -137,8 +137,8 @@ impl Harvest {
         for site in gone {
             self.put_to_sleep(&site);
         }
-        for site in new {
-            self.wake(site.spec.name.as_str(), site.slot);
+        if !self.dormant.is_empty() {
+            new.iter().for_each(|site| self.wake(site.spec.name.as_str(), site.slot));
         }
         let early = std::mem::take(&mut self.early);
         self.take(early);

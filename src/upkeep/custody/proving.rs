@@ -11,9 +11,9 @@ use super::attend::pen;
 use crate::control::{Control, Kept, KeptCertificates};
 use crate::store::inventory::{CertificateId, Role};
 
-/// Keys opened at once, and the pause behind them: a hundredth of a processor, and some minutes for 100,000 of them.
-const AT_ONCE: usize = 10;
-const PAUSE: Duration = Duration::from_millis(50);
+/// Keys opened at once, and the pause behind them: half a hundredth of a processor, and half an hour for 100,000 of them.
+const AT_ONCE: usize = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 /// How often is looked whether there is anything to try.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -17,11 +17,13 @@ impl Custody {
     pub(super) async fn restore(
         &self,
         inventory: &Inventory,
-        ids: &HashSet<CertificateId>,
+        ids: &[CertificateId],
         known: &[Arc<Kept>],
         now: UnixTime,
     ) -> Result<(), CustodyError> {
         let keys = self.restore_keys(inventory, now).await?;
+        // At a start nothing is known, and nobody is asked.
+        let ids: HashSet<_> = if known.is_empty() { HashSet::new() } else { ids.iter().collect() };
         let missing: Vec<_> =
             known.iter().filter(|kept| !ids.contains(&kept.id)).filter_map(|kept| stored_form(kept, now)).collect();
         if keys == 0 && missing.is_empty() {

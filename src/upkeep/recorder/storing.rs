@@ -83,7 +83,7 @@ pub(super) struct Storing {
 /// What came of opening the store.
 pub(super) fn opened(outcome: Result<Result<Stored, StoreError>, JoinError>) -> Result<Stored, StoreError> {
     outcome.unwrap_or_else(|panic| {
-        let source = sqlx::Error::Io(std::io::Error::other(panic));
+        let source = std::io::Error::other(panic).into();
         Err(StoreError::Unavailable { path: PathBuf::new(), source })
     })
 }

@@ -22,13 +22,7 @@ async fn reason(sql: &str) -> String {
 #[case::space("subject = 'exa mple.com'", "`exa mple.com` is not a host name")]
 #[case::not_normal("subject = ' WWW.example.com'", "that is `www.example.com`")]
 #[case::long_name("subject = printf('%.*c', 90000, 'a')", "the name is too long")]
-#[case::control("subject = char(31) || 'a'", "control characters")]
-#[case::separator("ca = 'a' || char(31) || 'b'", "control characters")]
-#[case::end_of_a_head("subject = char(30) || 'a'", "is not a host name")]
-#[case::a_row_of_its_own(
-    "ca = char(30) || '9' || replace(hex(zeroblob(8)), '00', char(31) || '1')",
-    "control characters"
-)]
+#[case::control("subject = char(31) || 'a'", "is not a host name")]
 #[case::nul("subject = 'a' || char(0) || 'b'", "is not a host name")]
 #[case::not_utf8("ca = CAST(x'ff' AS TEXT)", "not UTF-8")]
 #[case::tenant("tenant = ' a '", "` a ` is no tenant's name")]

@@ -1,29 +1,24 @@
 //! Reading certificates: a hundred thousand of them at each start.
 
 use std::collections::{HashMap, HashSet};
-use std::str::FromStr;
+use std::io;
 use std::sync::Arc;
 
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 use rustls_pki_types::CertificateDer;
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use tokio::task::spawn_blocking;
 
 use super::super::super::StoreError;
 use super::super::super::inventory::{
     Ari, CERTIFICATE_BYTES_MAX, CertificateId, NewCertificate, Provenance, StoredCertificate, Unusable, facts,
 };
+use super::super::{error, plain};
 use super::{InventoryDb, name, role, shortened};
 use crate::certificate::{Facts, MAX_CHAIN, facts_of, share_intermediate};
 use crate::clock::UnixTime;
 use crate::issuance::renewal::Window;
 use crate::name::TenantId;
-
-/// Between the fields of a row's head, and between heads; in none of them.
-const FIELD_END: u8 = 0x1f;
-const HEAD_END: u8 = 0x1e;
-/// How many fields a head has.
-const FIELDS: usize = 16;
-/// How many of them, at its end, are lengths.
-const LENGTHS: usize = 4;
 
 /// Octets of a row, told without reading them.
 macro_rules! octets {
@@ -34,181 +29,180 @@ macro_rules! octets {
     };
 }
 
-/// Rows as one: how many there are and the number of the last, their heads, and their octets behind one another. Rows
-/// that are larger than any that we write are left where they are.
+/// Rows that are larger than any that we write are left where they are.
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT count(*), max(id), CAST(group_concat(head, char(30)) AS BLOB),
-                 CAST(group_concat(octets, '') AS BLOB)
-             FROM (
-                 SELECT id, concat_ws(char(31), id, subject, coalesce(tenant, ''), role, provenance, ca, issuers, kept_at,
-                         coalesce(revoked_at, ''), coalesce(ari_start, ''), coalesce(ari_end, ''),
-                         coalesce(ari_next, ''), octet_length(facts), octet_length(fingerprint),
-                         octet_length(leaf), octet_length(sealed_key)) AS head,
-                     facts || fingerprint || leaf || sealed_key AS octets
-                 FROM certificate NOT INDEXED WHERE ",
+            "SELECT id, subject, tenant, role, provenance, ca, facts, fingerprint, leaf, issuers, sealed_key, kept_at,
+                 revoked_at, ari_start, ari_end, ari_next
+             FROM certificate NOT INDEXED WHERE ",
             octets!(),
             " <= $1 ",
-            $which,
-            ")"
+            $which
         )
     };
 }
 
-/// One by one they take longer, most of it to pass each from thread to thread. A limit that is no literal would have the
-/// statement prepared each time anew.
-const SELECT_BATCH: &str = select!("AND id > $2 ORDER BY id LIMIT 64");
-const SELECT_NEXT: &str = select!("AND id > $2 ORDER BY id LIMIT 1");
+/// A column of a row: looking for it by its name would take as long as all the rest.
+#[derive(Clone, Copy)]
+struct Column(usize, &'static str);
+
+const ID: Column = Column(0, "id");
+const SUBJECT: Column = Column(1, "subject");
+const TENANT: Column = Column(2, "tenant");
+const ROLE: Column = Column(3, "role");
+const PROVENANCE: Column = Column(4, "provenance");
+const CA: Column = Column(5, "ca");
+const FACTS: Column = Column(6, "facts");
+const FINGERPRINT: Column = Column(7, "fingerprint");
+const LEAF: Column = Column(8, "leaf");
+const ISSUERS: Column = Column(9, "issuers");
+const SEALED_KEY: Column = Column(10, "sealed_key");
+const KEPT_AT: Column = Column(11, "kept_at");
+const REVOKED_AT: Column = Column(12, "revoked_at");
+const ARI_START: Column = Column(13, "ari_start");
+const ARI_END: Column = Column(14, "ari_end");
+const ARI_NEXT: Column = Column(15, "ari_next");
+
+const SELECT_ALL: &str = select!("ORDER BY id");
 const SELECT_ONE: &str = select!("AND id = $2");
 const SELECT_TOO_LARGE: &str = concat!("SELECT id FROM certificate NOT INDEXED WHERE ", octets!(), " > $1 ORDER BY id");
 
 impl InventoryDb {
-    pub(in crate::store) async fn each_certificate(
+    pub(in crate::store) async fn each_certificate<T: Send + 'static>(
         &self,
-        each: impl FnMut(StoredCertificate),
-    ) -> Result<Vec<Unusable>, StoreError> {
-        let mut conn = self.reader().await?;
-        let read = read_all(&mut conn, each).await;
-        self.end(conn, read)
+        each: impl FnMut(StoredCertificate) -> T + Send + 'static,
+    ) -> Result<(Vec<T>, Vec<Unusable>), StoreError> {
+        self.plainly(|conn| read_all(conn, each)).await
     }
 
     pub(in crate::store) async fn certificate(
         &self,
         id: CertificateId,
     ) -> Result<Option<StoredCertificate>, StoreError> {
-        let mut conn = self.reader().await?;
-        let read = read_one(&mut conn, id).await;
-        self.end(conn, read)
+        self.plainly(move |conn| read_one(conn, id)).await
+    }
+
+    /// Reads by a connection of its own, in one transaction: an issuer that is trimmed meanwhile must not be missing.
+    async fn plainly<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (shared, beside) = (Arc::clone(&self.0.shared), self.0.beside);
+        let reading = spawn_blocking(move || {
+            let done = plain::open(&shared.path, beside).and_then(|conn| {
+                let tx = conn.unchecked_transaction()?;
+                read(&tx)
+            });
+            done.map_err(|e| {
+                let error = plain::error(&shared.path, e);
+                if matches!(error, StoreError::Damaged { .. }) {
+                    shared.note_damage();
+                }
+                error
+            })
+        });
+        reading.await.unwrap_or_else(|panic| Err(error(&self.0.shared.path, io::Error::other(panic).into())))
     }
 }
 
-async fn read_all(
-    conn: &mut SqliteConnection,
-    mut each: impl FnMut(StoredCertificate),
-) -> Result<Vec<Unusable>, sqlx::Error> {
-    // In one transaction: an issuer that is trimmed meanwhile must not be missing.
-    let mut tx = conn.begin().await?;
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM certificate").fetch_one(&mut *tx).await?;
-    let mut shelf = Shelf { issuers: read_issuers(&mut tx).await?, ..Shelf::default() };
-    let (mut rows, mut unusable) = (0, Vec::new());
-    let mut sort = |read| match read {
-        Ok(certificate) => each(certificate),
-        Err(it) => unusable.push(it),
-    };
-    let (mut after, mut next) = (i64::MIN, read_batch(&mut tx, SELECT_BATCH, i64::MIN).await?);
-    while let Some(batch) = next {
-        // The database reads on while these are taken apart.
-        let (read, ()) = tokio::join!(read_batch(&mut tx, SELECT_BATCH, batch.last), async {
-            if batch.is_well_formed() {
-                batch.rows().for_each(|row| sort(shelf.certificate(row)));
-            }
-        });
-        if !batch.is_well_formed() {
-            while let Some(one) = read_batch(&mut tx, SELECT_NEXT, after).await?
-                && after < batch.last
-            {
-                one.rows().for_each(|row| sort(shelf.certificate(row)));
-                after = one.last;
-            }
+fn read_all<T>(
+    conn: &Connection,
+    mut each: impl FnMut(StoredCertificate) -> T,
+) -> rusqlite::Result<(Vec<T>, Vec<Unusable>)> {
+    let limit = CERTIFICATE_BYTES_MAX as i64;
+    let count: i64 = conn.query_one("SELECT count(*) FROM certificate", [], |row| row.get(0))?;
+    let mut shelf = Shelf { issuers: read_issuers(conn)?, ..Shelf::default() };
+    let (mut read, mut unusable) = (Vec::new(), Vec::new());
+    let mut select = conn.prepare(SELECT_ALL)?;
+    let mut rows = select.query([limit])?;
+    while let Some(row) = rows.next()? {
+        match shelf.certificate(&Row(row)) {
+            Ok(certificate) => read.push(each(certificate)),
+            Err(it) => unusable.push(it),
         }
-        rows += batch.count;
-        (after, next) = (batch.last, read?);
     }
-    if rows < count {
-        let too_large = sqlx::query_scalar(SELECT_TOO_LARGE).bind(CERTIFICATE_BYTES_MAX as i64);
-        let ids: Vec<i64> = too_large.fetch_all(&mut *tx).await?;
+    if usize::try_from(count) != Ok(read.len().saturating_add(unusable.len())) {
+        let mut too_large = conn.prepare(SELECT_TOO_LARGE)?;
+        let ids = too_large.query_map([limit], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
         let reason = format!("it has more than {CERTIFICATE_BYTES_MAX} octets");
         unusable.extend(ids.into_iter().map(|id| Unusable { id: CertificateId(id), reason: reason.clone() }));
     }
-    tx.rollback().await?;
-    Ok(unusable)
+    Ok((read, unusable))
 }
 
-async fn read_one(conn: &mut SqliteConnection, id: CertificateId) -> Result<Option<StoredCertificate>, sqlx::Error> {
-    let mut tx = conn.begin().await?;
-    let mut shelf = Shelf { issuers: read_issuers(&mut tx).await?, ..Shelf::default() };
-    let one = read_batch(&mut tx, SELECT_ONE, id.0).await?;
-    tx.rollback().await?;
-    match one.iter().flat_map(Batch::rows).next().map(|row| shelf.certificate(row)) {
-        Some(Ok(certificate)) => Ok(Some(certificate)),
+fn read_one(conn: &Connection, id: CertificateId) -> rusqlite::Result<Option<StoredCertificate>> {
+    let mut shelf = Shelf { issuers: read_issuers(conn)?, ..Shelf::default() };
+    let mut select = conn.prepare(SELECT_ONE)?;
+    let mut rows = select.query([CERTIFICATE_BYTES_MAX as i64, id.0])?;
+    Ok(match rows.next()?.map(|row| shelf.certificate(&Row(row))) {
+        Some(Ok(certificate)) => Some(certificate),
         Some(Err(Unusable { id, reason })) => {
             tracing::error!(id = id.0, "a certificate that is kept cannot be used: {reason}");
-            Ok(None)
+            None
         }
-        None => Ok(None),
-    }
+        None => None,
+    })
 }
 
-/// Some rows, in the order of their numbers.
-struct Batch {
-    count: i64,
-    /// The number of the last.
-    last: i64,
-    heads: Vec<u8>,
-    octets: Vec<u8>,
-}
+/// A row as SQLite has it: nothing of it is copied before it is known to be of use.
+struct Row<'r>(&'r rusqlite::Row<'r>);
 
-/// Reads the rows that `select` finds by `number`. `None`: there are none.
-async fn read_batch(
-    conn: &mut SqliteConnection,
-    select: &'static str,
-    number: i64,
-) -> Result<Option<Batch>, sqlx::Error> {
-    let row = sqlx::query(select).bind(CERTIFICATE_BYTES_MAX as i64).bind(number).fetch_one(&mut *conn).await?;
-    let (count, last): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    let Some(last) = last else { return Ok(None) };
-    Ok(Some(Batch { count, last, heads: row.try_get(2)?, octets: row.try_get(3)? }))
-}
-
-impl Batch {
-    /// Whether each row is where it seems to be: a separator within a text, which we never write, would move all that
-    /// follow. Of one row alone nothing follows.
-    fn is_well_formed(&self) -> bool {
-        let ends = |separator| self.heads.iter().filter(|octet| **octet == separator).count();
-        let count = usize::try_from(self.count).unwrap_or_default();
-        let fields = FIELDS.saturating_sub(1).saturating_mul(count);
-        count == 1 || (ends(HEAD_END).saturating_add(1), ends(FIELD_END)) == (count, fields)
+impl<'r> Row<'r> {
+    fn text(&self, column: Column) -> Result<&'r str, String> {
+        Ok(self.text_or_none(column)?.unwrap_or_default())
     }
 
-    /// The rows, of a batch that is well formed.
-    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        let is_end = |octet: &u8| self.count > 1 && *octet == HEAD_END;
-        let mut octets = Octets(&self.octets);
-        self.heads.split(is_end).map(move |head| {
-            let lengths = head.rsplit(|octet| *octet == FIELD_END).take(LENGTHS);
-            let length = lengths.filter_map(|length| str::from_utf8(length).ok()?.parse::<usize>().ok()).sum();
-            Row { head, octets: Octets(octets.take(length).unwrap_or_default()) }
-        })
+    fn text_or_none(&self, column: Column) -> Result<Option<&'r str>, String> {
+        match self.value(column)? {
+            ValueRef::Text(text) => match str::from_utf8(text) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) => Err(format!("`{}` is not UTF-8: {error}", column.1)),
+            },
+            ValueRef::Null => Ok(None),
+            _ => Err(format!("`{}` is no text", column.1)),
+        }
     }
-}
 
-/// A row: its head, and its octets in the order in which the head tells their lengths.
-struct Row<'b> {
-    head: &'b [u8],
-    octets: Octets<'b>,
-}
+    fn octets(&self, column: Column) -> Result<&'r [u8], String> {
+        match self.value(column)? {
+            ValueRef::Blob(octets) => Ok(octets),
+            _ => Err(format!("`{}` is no octets", column.1)),
+        }
+    }
 
-impl Row<'_> {
-    /// Its number, even if it is otherwise unusable.
-    fn id(&self) -> CertificateId {
-        let first = self.head.split(|octet| *octet == FIELD_END).next();
-        let id = first.and_then(|first| str::from_utf8(first).ok()?.parse().ok());
-        CertificateId(id.unwrap_or_default())
+    fn number(&self, column: Column) -> Result<i64, String> {
+        self.number_or_none(column)?.ok_or_else(|| format!("`{}` is missing", column.1))
+    }
+
+    fn number_or_none(&self, column: Column) -> Result<Option<i64>, String> {
+        match self.value(column)? {
+            ValueRef::Integer(number) => Ok(Some(number)),
+            ValueRef::Null => Ok(None),
+            _ => Err(format!("`{}` is no number", column.1)),
+        }
+    }
+
+    fn time_or_none(&self, column: Column) -> Result<Option<UnixTime>, String> {
+        Ok(self.number_or_none(column)?.map(UnixTime::from_secs))
+    }
+
+    fn value(&self, column: Column) -> Result<ValueRef<'r>, String> {
+        self.0.get_ref(column.0).map_err(|error| error.to_string())
     }
 }
 
 /// Each issuer, or why it is none.
 type Issuers = HashMap<i64, Result<CertificateDer<'static>, String>>;
 
-async fn read_issuers(conn: &mut SqliteConnection) -> Result<Issuers, sqlx::Error> {
-    let sql = "SELECT id, der FROM issuer NOT INDEXED WHERE octet_length(der) <= $1";
-    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql).bind(CERTIFICATE_BYTES_MAX as i64).fetch_all(conn).await?;
-    let issuer = |(id, der)| {
+fn read_issuers(conn: &Connection) -> rusqlite::Result<Issuers> {
+    let mut select = conn.prepare("SELECT id, der FROM issuer NOT INDEXED WHERE octet_length(der) <= $1")?;
+    let issuer = |row: &rusqlite::Row| {
+        let (id, der): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
         let shared = share_intermediate(CertificateDer::from(der));
-        (id, shared.map_err(|error| format!("issuer {id} is no certificate: {error}")))
+        Ok((id, shared.map_err(|error| format!("issuer {id} is no certificate: {error}"))))
     };
-    Ok(rows.into_iter().map(issuer).collect())
+    select.query_map([CERTIFICATE_BYTES_MAX as i64], issuer)?.collect()
 }
 
 /// What many certificates have in common, kept once.
@@ -221,47 +215,44 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn certificate(&mut self, row: Row<'_>) -> Result<StoredCertificate, Unusable> {
-        let id = row.id();
-        self.read(row).map_err(|reason| Unusable { id, reason: shortened(&reason) })
+    fn certificate(&mut self, row: &Row<'_>) -> Result<StoredCertificate, Unusable> {
+        let id = CertificateId(row.number(ID).unwrap_or_default());
+        self.read(id, row).map_err(|reason| Unusable { id, reason: shortened(&reason) })
     }
 
-    fn read(&mut self, row: Row<'_>) -> Result<StoredCertificate, String> {
-        let (mut head, mut octets) = (Head::of(row.head)?, row.octets);
-        let id = CertificateId(head.number()?);
-        let (subject, tenant, role_label, provenance) = (head.text(), head.text(), head.text(), head.text());
-        let (ca, issuers, kept_at) = (head.text(), head.text(), head.number()?);
-        let revoked_at = head.number_or_none()?.map(UnixTime::from_secs);
-        let ari = ari(head.number_or_none()?, head.number_or_none()?, head.number_or_none()?);
-        let (facts, fingerprint) = (octets.take(head.number()?)?, octets.take(head.number()?)?);
-        let leaf = octets.take(head.number()?)?;
-        let sealed_key = octets.take(head.number()?)?;
-        let mut facts = match facts::decode(facts, leaf) {
+    fn read(&mut self, id: CertificateId, row: &Row<'_>) -> Result<StoredCertificate, String> {
+        let (leaf, fingerprint) = (row.octets(LEAF)?, row.octets(FINGERPRINT)?);
+        let mut facts = match facts::decode(row.octets(FACTS)?, leaf) {
             Some(facts) => facts,
             None => facts_anew(leaf, fingerprint)?,
         };
-        facts.issuer = self.text(&facts.issuer);
+        facts.issuer = self.shared(&facts.issuer);
         // Nearly always one of the certificate's own names: then it is the same text.
+        let subject = row.text(SUBJECT)?;
         let subject = match facts.names.iter().find(|name| name.as_str() == subject) {
             Some(name) => name.clone(),
             None => name(subject)?,
         };
+        let provenance = row.text(PROVENANCE)?;
         let certificate = NewCertificate {
             subject,
-            tenant: self.tenant(tenant)?,
-            role: role(role_label)?,
+            tenant: row.text_or_none(TENANT)?.filter(|it| !it.is_empty()).map(|it| self.tenant(it)).transpose()?,
+            role: role(row.text(ROLE)?)?,
             provenance: Provenance::of_label(provenance)
                 .ok_or_else(|| format!("`{}` is neither acme nor uploaded", shortened(provenance)))?,
-            ca: self.text(ca),
-            chain: self.chain(leaf, issuers)?,
+            ca: self.shared(row.text(CA)?),
+            chain: self.chain(leaf, row.text(ISSUERS)?)?,
             facts,
-            sealed_key: sealed_key.into(),
-            at: UnixTime::from_secs(kept_at),
+            sealed_key: row.octets(SEALED_KEY)?.into(),
+            at: UnixTime::from_secs(row.number(KEPT_AT)?),
         };
-        Ok(StoredCertificate { id, certificate, revoked_at, ari })
+        let window = row.time_or_none(ARI_START)?.zip(row.time_or_none(ARI_END)?);
+        let window = window.map(|(start, end)| Window { start, end });
+        let ari = row.time_or_none(ARI_NEXT)?.map(|next_at| Ari { window, next_at });
+        Ok(StoredCertificate { id, certificate, revoked_at: row.time_or_none(REVOKED_AT)?, ari })
     }
 
-    fn text(&mut self, text: &str) -> Arc<str> {
+    fn shared(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.texts.get(text) {
             return Arc::clone(known);
         }
@@ -270,17 +261,14 @@ impl Shelf {
         text
     }
 
-    fn tenant(&mut self, text: &str) -> Result<Option<TenantId>, String> {
-        if text.is_empty() {
-            return Ok(None);
-        }
+    fn tenant(&mut self, text: &str) -> Result<TenantId, String> {
         let tenant = TenantId::new(text).filter(|tenant| tenant.as_str() == text);
         let tenant = tenant.ok_or_else(|| format!("`{}` is no tenant's name", shortened(text)))?;
         if let Some(known) = self.tenants.get(&tenant) {
-            return Ok(Some(known.clone()));
+            return Ok(known.clone());
         }
         self.tenants.insert(tenant.clone());
-        Ok(Some(tenant))
+        Ok(tenant)
     }
 
     fn chain(&self, leaf: &[u8], issuers: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -306,50 +294,4 @@ impl Shelf {
 fn facts_anew(leaf: &[u8], fingerprint: &[u8]) -> Result<Facts, String> {
     let facts = facts_of(&CertificateDer::from(leaf)).map_err(|error| error.to_string())?;
     if facts.fingerprint == fingerprint { Ok(facts) } else { Err("its leaf is not the one that was kept".to_owned()) }
-}
-
-fn ari(start: Option<i64>, end: Option<i64>, next_at: Option<i64>) -> Option<Ari> {
-    let at = UnixTime::from_secs;
-    let window = start.zip(end).map(|(start, end)| Window { start: at(start), end: at(end) });
-    next_at.map(|next_at| Ari { window, next_at: at(next_at) })
-}
-
-/// The fields of a row's head that are left to read.
-struct Head<'r>(&'r str);
-
-impl<'r> Head<'r> {
-    fn of(octets: &'r [u8]) -> Result<Self, String> {
-        let text = str::from_utf8(octets).map_err(|error| format!("its text is not UTF-8: {error}"))?;
-        match octets.iter().filter(|octet| **octet == FIELD_END).count().saturating_add(1) {
-            FIELDS => Ok(Self(text)),
-            _ => Err("there are control characters in its text".to_owned()),
-        }
-    }
-
-    fn text(&mut self) -> &'r str {
-        let (field, rest) = self.0.split_once(char::from(FIELD_END)).unwrap_or((self.0, ""));
-        self.0 = rest;
-        field
-    }
-
-    fn number<T: FromStr>(&mut self) -> Result<T, String> {
-        let field = self.text();
-        field.parse().map_err(|_| format!("`{}` is not the number that is meant", shortened(field)))
-    }
-
-    fn number_or_none(&mut self) -> Result<Option<i64>, String> {
-        let field = self.text();
-        if field.is_empty() { Ok(None) } else { Self(field).number().map(Some) }
-    }
-}
-
-/// The octets of a row that are left to read.
-struct Octets<'r>(&'r [u8]);
-
-impl<'r> Octets<'r> {
-    fn take(&mut self, count: usize) -> Result<&'r [u8], String> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or("its octets end too early")?;
-        self.0 = rest;
-        Ok(taken)
-    }
 }
