@@ -62,7 +62,9 @@ use crate::upkeep::recorder::Retention;
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_RENDERED, Severity};
 pub use keys::{list, nearest};
 pub use limits::{MAX_QPS, is_plan_name};
-pub use load::{Home, Loaded, PairPart, PairUse, VaultHome, data_dir_of, home_of, load, load_in_part, vault_of};
+pub use load::{
+    Home, Loaded, PairPart, PairUse, VaultHome, data_dir_ahead, data_dir_of, home_of, load, load_in_part, vault_of,
+};
 pub use source::MAX_FILE_BYTES;
 
 /// A configuration without errors.

@@ -28,7 +28,7 @@ use crate::on_demand::Doorbell;
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
 use crate::upkeep::alerts::Alerts;
-use crate::upkeep::custody::{self, Custody};
+use crate::upkeep::custody::{self, Ahead, Custody};
 use crate::upkeep::harvest::{Harvest, Incoming, Published};
 use crate::upkeep::issuing::{Issuing, Providers};
 use crate::upkeep::on_demand::Porter;
@@ -102,6 +102,8 @@ pub struct Listening {
 pub fn run(path: &Path, ready: impl FnOnce(&Listening)) -> Result<(), StartError> {
     // The first random number takes the library some 60 ms: it is drawn beside the reading of the configuration.
     std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
+    // So is what was issued read, which takes as long.
+    let ahead = config::data_dir_ahead(path).and_then(Ahead::begin);
     let loaded = config::load(path).map_err(StartError::Config)?;
     let log = logging::start(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -112,7 +114,7 @@ pub fn run(path: &Path, ready: impl FnOnce(&Listening)) -> Result<(), StartError
         .map_err(StartError::machine("threads cannot be started"))?;
     let served = runtime.block_on(async {
         let signals = Signals::listen().map_err(StartError::machine("signals cannot be received"))?;
-        let server = Server::start(loaded, log).await?;
+        let server = Server::start(loaded, ahead, log).await?;
         ready(&server.listening);
         server.attend(signals).await;
         Ok(())
@@ -146,7 +148,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(loaded: Loaded, log: logging::Handle) -> Result<Self, StartError> {
+    async fn start(loaded: Loaded, ahead: Option<Ahead>, log: logging::Handle) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         forbid_core_dumps();
         let house = House::enter(&config.data_dir)?;
@@ -154,7 +156,7 @@ impl Server {
         let file_limit = house::raise_file_limit();
         let registry = Registry::new();
         let metrics = |error: prometheus::Error| StartError::Machine(error.to_string());
-        let custody = Custody::new(&config.data_dir, config.vault.clone(), &registry).map_err(metrics)?;
+        let custody = Custody::after(ahead, &config.data_dir, config.vault.clone(), &registry).map_err(metrics)?;
         let opening = custody.begin(clock::now());
         let counters = Arc::new(Counters::register(&registry).map_err(metrics)?);
         let reloads = register_reloads(&registry).map_err(metrics)?;

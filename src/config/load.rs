@@ -17,7 +17,7 @@ use super::keys;
 use super::limits::{read_access_log, read_limits, read_log, read_plans, read_store};
 use super::notes::note_issuance;
 use super::origin::CaFiles;
-use super::pieces::cut;
+use super::pieces::{cut, first_of};
 use super::problems::{Problems, Verdict, syntax};
 use super::reader::{Reader, Value};
 use super::source::{Place, Source, Sources, Unreadable, read_named, read_regular};
@@ -117,15 +117,22 @@ pub fn load_in_part(path: &Path) -> Result<(Config, Option<Diagnostics>), Diagno
 /// The data directory that `path` names, as far as the file can be read: enough to find the process that runs on it,
 /// also and above all when the rest of the file is wrong.
 pub fn data_dir_of(path: &Path) -> PathBuf {
+    read_named(path).map_or_else(|_| PathBuf::from(DEFAULT_DATA_DIR), |text| data_dir_in(path, text))
+}
+
+/// The same of a long file, out of its beginning: what lies there can be read beside the rest. `None`: it is not long.
+pub fn data_dir_ahead(path: &Path) -> Option<PathBuf> {
+    first_of(path).map(|text| data_dir_in(path, text))
+}
+
+fn data_dir_in(path: &Path, text: String) -> PathBuf {
     let base = path.parent().unwrap_or(Path::new(""));
     let mut problems = Problems::default();
     let mut data_dir = PathBuf::from(DEFAULT_DATA_DIR);
-    if let Ok(text) = read_named(path) {
-        let (file, source) = problems.add_source(Source::new(path, text));
-        let table = parse(file, &source, &mut problems);
-        let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
-        top.read_into("data_dir", &mut data_dir, &mut problems, |v| super::values::path(v, base));
-    }
+    let (file, source) = problems.add_source(Source::new(path, text));
+    let table = parse(file, &source, &mut problems);
+    let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
+    top.read_into("data_dir", &mut data_dir, &mut problems, |v| super::values::path(v, base));
     data_dir
 }
 

@@ -1,6 +1,9 @@
 //! A long file, read a piece at a time: the parser takes thirty times a text's length, and the time to fill that.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
+use std::path::Path;
 
 /// About how long a piece is, in octets. Shorter files are read whole.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -28,6 +31,17 @@ pub fn cut(text: &str) -> Option<Vec<Range<usize>>> {
     domains.lines().all(is_a_domains).then_some(pieces)
 }
 
+/// The first piece of the file `path`, if it is cut at all. What cannot be read is told of by whoever reads all of it.
+pub fn first_of(path: &Path) -> Option<String> {
+    if !path.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut octets = Vec::new();
+    File::open(path).ok()?.take(2 * PIECE_BYTES as u64).read_to_end(&mut octets).ok()?;
+    let octets = octets.utf8_chunks().next()?.valid();
+    octets.get(..next_cut(octets, 0)?).map(str::to_owned)
+}
+
 fn next_cut(text: &str, start: usize) -> Option<usize> {
     let from = text.ceil_char_boundary(start.saturating_add(PIECE_BYTES));
     let (at, _) = text.get(from..)?.match_indices(HEADER).find(|(at, _)| {
@@ -52,6 +66,17 @@ mod tests {
         assert!(pieces.len() > 4 && pieces.iter().all(|piece| piece.len() < 2 * PIECE_BYTES), "{pieces:?}");
         assert_eq!(pieces.iter().map(|piece| &text[piece.clone()]).collect::<String>(), text);
         assert!(pieces[1..].iter().all(|piece| text[piece.clone()].starts_with(HEADER)));
+    }
+
+    #[test]
+    fn the_first_piece_is_read_without_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("lockgate.toml");
+        let text = format!("data_dir = '\u{e4}'\n{}", domains(20_000));
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(first_of(&file).as_deref(), cut(&text).unwrap().first().and_then(|first| text.get(first.clone())));
+        std::fs::write(&file, domains(10)).unwrap();
+        assert_eq!((first_of(&file), first_of(dir.path())), (None, None));
     }
 
     #[test]

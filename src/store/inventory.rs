@@ -18,7 +18,7 @@ pub use entry::{
     Secret, StoredCertificate, Unusable,
 };
 
-use super::sqlite::inventory::InventoryDb;
+use super::sqlite::{self, inventory::InventoryDb};
 use super::{Standing, StoreError};
 use crate::clock::UnixTime;
 use crate::issuance::renewal::Window;
@@ -38,6 +38,25 @@ pub const PROBLEM_CHARS_MAX: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Inventory {
     db: InventoryDb,
+}
+
+/// Tells whether certificates that were read ahead are still all that there are.
+#[derive(Debug)]
+pub struct Glance(sqlite::inventory::Glance);
+
+impl Glance {
+    /// Reads all certificates in `data_dir` before it is known who may write there, gives what `each` makes of every one,
+    /// and changes nothing. `None`: there are none, or they cannot be read just so; whoever opens the inventory meets the
+    /// reason. Blocks on the disk.
+    pub fn take<T>(data_dir: &Path, each: impl FnMut(StoredCertificate) -> T) -> Option<(Vec<T>, Vec<Unusable>, Self)> {
+        let (read, unusable, glance) = sqlite::inventory::Glance::take(data_dir, each)?;
+        Some((read, unusable, Self(glance)))
+    }
+
+    /// Whether nobody has changed anything since. Blocks on the disk.
+    pub fn holds(&self) -> bool {
+        self.0.holds()
+    }
 }
 
 /// An inventory, and what became of the one that was there.

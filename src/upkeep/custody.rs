@@ -4,13 +4,15 @@
 //! vault's key its certificates are known and closed, and open in the second in which the key is there. An inventory
 //! that can only be read, on a disk that takes nothing, serves what is in it; nothing is issued then.
 
+mod ahead;
 mod attend;
 mod proving;
 mod restore;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub use ahead::Ahead;
 use arc_swap::{ArcSwap, ArcSwapOption};
 pub use attend::{Opening, within};
 use prometheus::{IntGauge, Registry};
@@ -42,6 +44,8 @@ pub struct Custody {
     source: ArcSwap<KeySource>,
     vault: Vault,
     opened: Arc<OpenedKeys>,
+    /// What is read ahead, until it is asked for.
+    ahead: Mutex<Option<Ahead>>,
     /// `None`: it could not be opened for writing yet.
     inventory: ArcSwapOption<Inventory>,
     /// As they were last read. `None`: not even that was possible yet.
@@ -98,14 +102,35 @@ impl Custody {
     /// # Errors
     /// If the metric's name is taken.
     pub fn new(data_dir: &Path, source: KeySource, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+        Self::after(None, data_dir, source, registry)
+    }
+
+    /// The same, taking over what was begun to be read before it was known where all the rest is.
+    ///
+    /// # Errors
+    /// If the metric's name is taken.
+    pub fn after(
+        ahead: Option<Ahead>,
+        data_dir: &Path,
+        source: KeySource,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, prometheus::Error> {
         let is_unlocked = IntGauge::new("lockgate_vault_unlocked", "Whether kept private keys can be opened.")?;
         registry.register(Box::new(is_unlocked.clone()))?;
-        let vault = Vault::locked();
+        let ahead = ahead.filter(|ahead| ahead.is_of(data_dir));
+        let (vault, opened) = match &ahead {
+            Some(ahead) => (ahead.vault.clone(), Arc::clone(&ahead.opened)),
+            None => {
+                let vault = Vault::locked();
+                (vault.clone(), OpenedKeys::new(Arc::new(vault), MAX_OPENED_KEYS))
+            }
+        };
         Ok(Arc::new(Self {
             data_dir: data_dir.to_owned(),
             source: ArcSwap::from_pointee(source),
-            opened: OpenedKeys::new(Arc::new(vault.clone()), MAX_OPENED_KEYS),
+            opened,
             vault,
+            ahead: Mutex::new(ahead),
             inventory: ArcSwapOption::empty(),
             keys: ArcSwapOption::empty(),
             is_unlocked,
@@ -171,6 +196,8 @@ impl Custody {
         now: UnixTime,
     ) -> Result<Contents, CustodyError> {
         if let Some(aside) = &opened.set_aside {
+            // What was read is not what is there now.
+            self.take_ahead();
             let rows = opened.salvaged_rows;
             tracing::error!(
                 "the inventory was damaged: {rows} rows were carried over; it is kept as {}",
@@ -240,15 +267,27 @@ impl Custody {
 
     /// The certificates to serve with, and the numbers of all that there are.
     async fn read(&self, inventory: &Inventory) -> Result<(Vec<Arc<Kept>>, Vec<CertificateId>), StoreError> {
-        let opened = Arc::clone(&self.opened);
-        let (read, unusable) =
-            inventory.each_certificate(move |stored| (stored.id, kept_with(&opened, stored))).await?;
+        let ahead = match self.take_ahead() {
+            Some(ahead) => ahead.finish().await,
+            None => None,
+        };
+        let (read, unusable) = match ahead {
+            Some(read) => read,
+            None => {
+                let opened = Arc::clone(&self.opened);
+                inventory.each_certificate(move |stored| (stored.id, kept_with(&opened, stored))).await?
+            }
+        };
         let mut ids: Vec<CertificateId> = read.iter().map(|(id, _)| *id).collect();
         for Unusable { id, reason } in unusable {
             tracing::error!(certificate = id.0, "a kept certificate cannot be used: {reason}");
             ids.push(id);
         }
         Ok((read.into_iter().filter_map(|(_, kept)| kept).collect(), ids))
+    }
+
+    fn take_ahead(&self) -> Option<Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A certificate of the inventory, to serve with. `None`: it was revoked.

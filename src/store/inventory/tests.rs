@@ -1,5 +1,6 @@
 //! Every rule of the inventory, on real files, through its verbs. Raw SQL only plays the part of whoever damages it.
 
+mod ahead;
 mod damage;
 mod hostile;
 

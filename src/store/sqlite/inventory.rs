@@ -1,6 +1,7 @@
 //! The inventory's verbs on SQLite.
 
 mod certificates;
+mod glance;
 mod keys;
 mod orders;
 mod read;
@@ -12,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(in crate::store) use glance::Glance;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use sqlx::SqliteConnection;

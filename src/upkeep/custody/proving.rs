@@ -11,7 +11,7 @@ use super::attend::pen;
 use crate::control::{Control, Kept, KeptCertificates};
 use crate::store::inventory::{CertificateId, Role};
 
-/// Keys opened at once, and the pause behind them: half a hundredth of a processor, and half an hour for 100,000 of them.
+/// Keys opened at once, and the pause behind them: half a hundredth of a processor, and half an hour for 100,000.
 const AT_ONCE: usize = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often is looked whether there is anything to try.

@@ -106,7 +106,7 @@ impl InventoryDb {
     }
 }
 
-fn read_all<T>(
+pub(super) fn read_all<T>(
     conn: &Connection,
     mut each: impl FnMut(StoredCertificate) -> T,
 ) -> rusqlite::Result<(Vec<T>, Vec<Unusable>)> {
