@@ -299,10 +299,13 @@ impl Control {
     fn open_origins(&mut self, blueprint: &Blueprint) -> Result<HashMap<Arc<OriginSpec>, Arc<Origin>>, ControlError> {
         let mut origins = HashMap::default();
         let mut configs = HashMap::default();
+        let mut latest: Option<&Arc<OriginSpec>> = None;
         for spec in &blueprint.domains {
-            if origins.contains_key(&spec.origin) {
+            // Those that say the same have the same, mostly: then nothing is compared.
+            if latest.is_some_and(|it| Arc::ptr_eq(it, &spec.origin)) || origins.contains_key(&spec.origin) {
                 continue;
             }
+            latest = Some(&spec.origin);
             let origin = match self.origins.get(&spec.origin) {
                 Some(open) => Arc::clone(open),
                 None => {

@@ -91,7 +91,7 @@ impl DomainName {
             return Kind::Wildcard;
         }
         // An address is written by `std`, and nothing else that reads as one is a name.
-        self.0.parse().map_or(Kind::Exact, Kind::Ip)
+        if is_like_ip(&self.0) { self.0.parse().map_or(Kind::Exact, Kind::Ip) } else { Kind::Exact }
     }
 
     /// For `*.example.com`: `example.com`.
@@ -190,10 +190,17 @@ fn is_host_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')
 }
 
+/// Whether it can be an address at all. Nearly everything is a host name, and its last octet a letter.
+fn is_like_ip(text: &str) -> bool {
+    let last = text.as_bytes().last();
+    last.is_some_and(|last| last.is_ascii_digit()) || text.contains(':')
+}
+
 fn parse_ip(text: &str) -> Option<IpAddr> {
-    // Nearly everything is a host name: its last octet is a letter.
-    let is_like_one = text.contains(':') || text.ends_with(|last: char| last.is_ascii_digit());
-    let bare = is_like_one.then(|| text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text))?;
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if !is_like_ip(bare) {
+        return None;
+    }
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 

@@ -9,7 +9,7 @@ use super::shelf::Shelf;
 use super::{Control, Kept};
 use crate::certificate::{CertificateSet, CommonRanks, Ranks};
 use crate::name::DomainName;
-use crate::site::{Site, SiteSpec};
+use crate::site::{Origin, Site, SiteSpec};
 use crate::snapshot::Snapshot;
 use crate::store::inventory::Role;
 
@@ -34,11 +34,12 @@ impl Control {
 
         let before = self.live.snapshot();
         let mut living = std::mem::take(&mut self.living);
+        let mut latest = None;
         let sites: Vec<_> = self
             .blueprint
             .domains
             .iter()
-            .filter_map(|spec| self.build(spec, before.named(&spec.name), &mut living))
+            .filter_map(|spec| self.build(spec, before.named(&spec.name), &mut living, &mut latest))
             .collect();
         let mut snapshot = Snapshot::new(sites, self.blueprint.default.as_ref().map(DomainName::as_str));
         before.sites().filter(|site| snapshot.named(&site.spec.name).is_none()).for_each(|site| living.keep(site));
@@ -103,12 +104,23 @@ impl Control {
 
     /// The site of a domain: `before`, as which it is served now, if nothing about it is new. `None`: its origin is not
     /// open.
-    fn build(&self, spec: &Arc<SiteSpec>, before: Option<&Arc<Site>>, living: &mut LivingParts) -> Option<Arc<Site>> {
+    fn build(
+        &self,
+        spec: &Arc<SiteSpec>,
+        before: Option<&Arc<Site>>,
+        living: &mut LivingParts,
+        latest: &mut Option<Arc<Origin>>,
+    ) -> Option<Arc<Site>> {
         // Which is the same for all that is configured as it was.
         if let Some(before) = before.filter(|site| Arc::ptr_eq(&site.spec, spec)) {
             return Some(self.rebuild(before).unwrap_or_else(|| Arc::clone(before)));
         }
-        let origin = Arc::clone(self.origins.get(&spec.origin)?);
+        // Its neighbour's, mostly: then it need not be looked for by all that it says.
+        let origin = match latest.take_if(|it| Arc::ptr_eq(&it.spec, &spec.origin)) {
+            Some(origin) => origin,
+            None => Arc::clone(self.origins.get(&spec.origin)?),
+        };
+        *latest = Some(Arc::clone(&origin));
         let (slot, throttle) = match before {
             Some(site) => (site.slot, Arc::clone(&site.throttle)),
             None => living.take(&spec.name),

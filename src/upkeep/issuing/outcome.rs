@@ -32,6 +32,10 @@ impl Issuing {
 
     /// What should not happen to an order costs that order.
     pub(super) fn broke_off(&mut self, error: &JoinError) {
+        if error.is_cancelled() {
+            // Only the end of the process does that. What is under way is gone on with by the next one.
+            return;
+        }
         tracing::error!("an order ended in an internal error: {error}");
         let Some(task) = self.handles.remove(&error.id()) else { return };
         let now = self.workshop.clock.read().now;
