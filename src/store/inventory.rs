@@ -72,8 +72,7 @@ pub struct OpenedInventory {
 
 impl Inventory {
     /// Opens the database in `data_dir`: made if it is not there, brought up to date if it is older. One that is damaged
-    /// is replaced as by [`Self::replace`]: it is read through for that, with 100,000 certificates for a tenth of a
-    /// second.
+    /// is replaced as by [`Self::replace`]. Damage among the certificates is met only where those are read.
     ///
     /// # Errors
     /// If it is newer, or the disk does not allow it: see [`StoreError::is_for_writing`].

@@ -171,12 +171,21 @@ impl Custody {
 
     /// The same, and puts back what is `known` and not in it.
     async fn open_knowing(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
-        match Inventory::open(&self.data_dir, now).await {
-            Ok(opened) => self.take_over(opened, known, now).await,
-            Err(error) if error.is_for_writing() && self.keys.load().is_none() => {
+        match self.open_to_write(known, now).await {
+            Err(CustodyError::Store(error)) if error.is_for_writing() && self.keys.load().is_none() => {
                 self.read_still(error).await.map_err(CustodyError::from)
             }
-            Err(error) => Err(error.into()),
+            opened => opened,
+        }
+    }
+
+    async fn open_to_write(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
+        let opened = Inventory::open(&self.data_dir, now).await?;
+        let was_sound = opened.set_aside.is_none();
+        match self.take_over(opened, known, now).await {
+            // Certificates are read only now. What is damaged again at once has a disk that damages it.
+            Err(CustodyError::Store(StoreError::Damaged { .. })) if was_sound => self.replace(known, now).await,
+            taken_over => taken_over,
         }
     }
 
