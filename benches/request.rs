@@ -47,7 +47,7 @@ fn lockgate(origin: SocketAddr) -> (SocketAddr, Arc<ClientConfig>) {
     let mut control = Control::new(Arc::clone(&live));
     let name = DomainName::parse("localhost").unwrap();
     let spec = SiteSpec::new(name, OriginSpec::http("127.0.0.1", origin.port()));
-    control.apply(Blueprint { domains: vec![Arc::new(spec)], ..Blueprint::default() }).unwrap();
+    control.apply(Blueprint { domains: [Arc::new(spec)].into(), ..Blueprint::default() }).unwrap();
     let clock = Arc::new(Clock::default());
     let root = control.internal().root_pem(clock.read().now);
 

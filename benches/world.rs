@@ -43,7 +43,7 @@ fn request(c: &mut Criterion) {
                 let host = normalize_host(black_box(next.next().unwrap())).unwrap();
                 let site = Arc::clone(live.glance().site(&host).unwrap());
                 meter.count_arrival(site.slot, arrival);
-                site.throttle.admit().unwrap();
+                assert!(!site.is_throttled());
                 meter.count_answer(site.slot, http::StatusCode::OK, false);
             });
         });
@@ -71,8 +71,10 @@ fn world(c: &mut Criterion) {
     let mut control = Control::new(Arc::new(Live::default()));
     control.apply(blueprint.clone()).unwrap();
     let mut changed = blueprint.clone();
-    let one = changed.domains.pop().unwrap();
-    changed.domains.push(Arc::new(SiteSpec { terms: Arc::default(), ..(*one).clone() }));
+    let mut domains = changed.domains.to_vec();
+    let one = domains.pop().unwrap();
+    domains.push(Arc::new(SiteSpec { terms: Arc::default(), ..(*one).clone() }));
+    changed.domains = domains.into();
     let mut turns = [changed, blueprint].into_iter().cycle();
     group.bench_function("publish a change to one of 100,000", |b| {
         b.iter(|| control.apply(turns.next().unwrap()).unwrap());

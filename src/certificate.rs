@@ -33,7 +33,7 @@ pub use error::{CertificateError, PairFile};
 pub use inspect::{Validation, serial, subject_and_issuer, validation};
 pub(crate) use intermediate::share as share_intermediate;
 pub use key::{KeyKind, context_of_leaf as key_context_of_leaf, context_of_spki as key_context_of_spki};
-pub use leaf::Facts;
+pub use leaf::{Facts, fingerprint};
 pub use opened::{OpenedKeys, OpensKeys, key_changes};
 pub use proof::{ProofError, prove};
 
@@ -164,9 +164,17 @@ impl Certificate {
         self.leaf.key_kind
     }
 
-    /// SHA-256 of the leaf's DER: what browsers and CT logs show as its fingerprint.
-    pub fn fingerprint(&self) -> &[u8; 32] {
-        &self.leaf.fingerprint
+    /// See [`fingerprint()`]. Reckoned at each call: a hundred thousand of them would be held for hardly anybody.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        match &self.pair {
+            Pair::Plain(plain) => fingerprint(plain.chain().first().map(AsRef::as_ref).unwrap_or_default()),
+            Pair::Sealed(sealed) => fingerprint(sealed.leaf()),
+        }
+    }
+
+    /// Whether `other` is the same certificate, both out of the store.
+    pub fn is_stored_as(&self, other: &Self) -> bool {
+        matches!((&self.pair, &other.pair), (Pair::Sealed(a), Pair::Sealed(b)) if a.leaf() == b.leaf())
     }
 
     /// The chain as sent, leaf first: a copy.

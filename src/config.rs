@@ -101,7 +101,7 @@ pub struct Config {
     /// Who can open the keys that are kept: `[vault]`.
     pub vault: KeySource,
     /// The domains, in the order written, names unique.
-    pub domains: Vec<Arc<SiteSpec>>,
+    pub domains: Arc<[Arc<SiteSpec>]>,
     /// Certificates for several names, in the order written; no name is in two of them.
     pub groups: Vec<CertificateSpec>,
 }

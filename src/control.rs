@@ -33,7 +33,7 @@ use shelf::Shelf;
 #[derive(Debug, Clone, Default)]
 pub struct Blueprint {
     /// Names differ.
-    pub domains: Vec<Arc<SiteSpec>>,
+    pub domains: Arc<[Arc<SiteSpec>]>,
     /// One of them.
     pub default: Option<DomainName>,
     /// The operator's own last-but-one resort.
@@ -189,10 +189,12 @@ impl Control {
         watched.dedup();
         // What says the same as before is the same from here on.
         let before = self.live.snapshot();
-        for spec in &mut blueprint.domains {
-            if let Some(site) = before.named(&spec.name).filter(|site| *site.spec == **spec) {
-                *spec = Arc::clone(&site.spec);
-            }
+        if before.len() > 0 {
+            let as_before = |spec: &Arc<SiteSpec>| {
+                let site = before.named(&spec.name).filter(|site| *site.spec == **spec);
+                Arc::clone(site.map_or(spec, |site| &site.spec))
+            };
+            blueprint.domains = blueprint.domains.iter().map(as_before).collect();
         }
         let origins = self.open_origins(&blueprint)?;
         // From here on nothing can fail: a file that has been read counts as seen, and must not be dropped then.
@@ -300,7 +302,7 @@ impl Control {
         let mut origins = HashMap::default();
         let mut configs = HashMap::default();
         let mut latest: Option<&Arc<OriginSpec>> = None;
-        for spec in &blueprint.domains {
+        for spec in blueprint.domains.iter() {
             // Those that say the same have the same, mostly: then nothing is compared.
             if latest.is_some_and(|it| Arc::ptr_eq(it, &spec.origin)) || origins.contains_key(&spec.origin) {
                 continue;
@@ -347,8 +349,8 @@ mod tests {
         };
         let world = |origin| {
             let spec = SiteSpec::new(DomainName::parse("www.example.com").unwrap(), origin);
-            let spec = SiteSpec { certificates: vec![files.clone()], ..spec };
-            Blueprint { domains: vec![Arc::new(spec)], ..Blueprint::default() }
+            let spec = SiteSpec { certificates: [files.clone()].into(), ..spec };
+            Blueprint { domains: [Arc::new(spec)].into(), ..Blueprint::default() }
         };
         let mut control = Control::new(Arc::new(Live::default()));
         write();

@@ -53,6 +53,7 @@ pub mod server;
 pub mod site;
 pub mod snapshot;
 pub mod store;
+pub mod text;
 pub mod throttle;
 pub mod upkeep;
 pub mod usage;

@@ -245,16 +245,16 @@ mod tests {
     fn a_renewal_is_seen_whole_or_not_at_all() {
         let (old, new) = (a_pair(), a_pair());
         let room = Room::with(&old);
-        let before = *room.load().unwrap().fingerprint();
+        let before = room.load().unwrap().fingerprint();
         room.write_cert(&new);
         assert!(room.changed());
         insta::assert_snapshot!(room.refusal());
         assert!(!room.changed(), "a broken pair is news once");
         room.write_key(&new);
         assert!(room.changed());
-        assert_ne!(*room.load().unwrap().fingerprint(), before);
+        assert_ne!(room.load().unwrap().fingerprint(), before);
         room.write(&old);
-        assert_eq!(*room.load().unwrap().fingerprint(), before);
+        assert_eq!(room.load().unwrap().fingerprint(), before);
     }
 
     #[rstest]
@@ -274,13 +274,13 @@ mod tests {
     fn every_way_to_change_a_file_is_seen(#[case] change: fn(&Path, &str)) {
         let (old, new) = (a_pair(), a_pair());
         let room = Room::with(&old);
-        let before = *room.load().unwrap().fingerprint();
+        let before = room.load().unwrap().fingerprint();
         // The file system's clock ticks every few milliseconds.
         thread::sleep(std::time::Duration::from_millis(20));
         change(&room.paths.cert, &new.cert);
         change(&room.paths.key, &new.key);
         assert!(room.changed());
-        assert_ne!(*room.load().unwrap().fingerprint(), before);
+        assert_ne!(room.load().unwrap().fingerprint(), before);
     }
 
     #[test]

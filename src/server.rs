@@ -5,6 +5,7 @@ mod blueprint;
 mod crew;
 mod house;
 mod logging;
+pub mod office;
 mod reports;
 mod signals;
 mod sockets;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, Opts, Registry};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -44,8 +46,6 @@ pub use reports::broken_diagnostic;
 use reports::{report_broken, warn_of};
 use signals::{Signals, Told};
 
-/// Threads for everything that is not a request.
-const BACK_OFFICE_THREADS: usize = 2;
 /// How often certificate files, and which certificate serves, are looked at.
 const WATCH: Duration = Duration::from_secs(1);
 /// How long the end waits for the disk to take what was counted last.
@@ -101,26 +101,22 @@ pub struct Listening {
 /// If it cannot start. Afterwards nothing ends it but a signal.
 pub fn run(path: &Path, ready: impl FnOnce(&Listening)) -> Result<(), StartError> {
     // The first random number takes the library some 60 ms: it is drawn beside the reading of the configuration.
-    std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
+    _ = std::thread::Builder::new().spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     // So is what was issued read, which takes as long.
     let ahead = config::data_dir_ahead(path).and_then(Ahead::begin);
     let loaded = config::load(path).map_err(StartError::Config)?;
     let log = logging::start(&loaded.config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(BACK_OFFICE_THREADS)
-        .thread_name("lockgate-office")
-        .enable_all()
-        .build()
-        .map_err(StartError::machine("threads cannot be started"))?;
-    let served = runtime.block_on(async {
+    let office = office::open().map_err(StartError::machine("threads cannot be started"))?;
+    let quiet = office::open_quiet().map_err(StartError::machine("threads cannot be started"))?;
+    let served = office.block_on(async {
         let signals = Signals::listen().map_err(StartError::machine("signals cannot be received"))?;
-        let server = Server::start(loaded, ahead, log).await?;
+        let server = Server::start(loaded, ahead, log, quiet.handle()).await?;
         ready(&server.listening);
         server.attend(signals).await;
         Ok(())
     });
     // Dropped, a runtime waits for what blocks: for ever, where a file lies on a server that is gone.
-    runtime.shutdown_background();
+    [quiet, office].into_iter().for_each(Runtime::shutdown_background);
     served
 }
 
@@ -148,7 +144,12 @@ struct Server {
 }
 
 impl Server {
-    async fn start(loaded: Loaded, ahead: Option<Ahead>, log: logging::Handle) -> Result<Self, StartError> {
+    async fn start(
+        loaded: Loaded,
+        ahead: Option<Ahead>,
+        log: logging::Handle,
+        quiet: &Handle,
+    ) -> Result<Self, StartError> {
         let config = loaded.config.clone();
         forbid_core_dumps();
         let house = House::enter(&config.data_dir)?;
@@ -234,12 +235,13 @@ impl Server {
         let probe = Probe::new(Arc::clone(&live), Arc::clone(&clock), listeners, probes, &registry).map_err(metrics)?;
         let (shipments, workers) = crew.start(&shared)?;
         tokio::spawn(probe.run());
-        tokio::spawn(issuing.run(asked_to_issue, admissions, opened));
+        quiet.spawn(issuing.run(asked_to_issue, admissions, opened));
         tokio::spawn(porter.run(rings));
         let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
         tokio::spawn(harvest.run(Arc::clone(&clock), incoming));
         tokio::spawn(poll(Arc::clone(&control)));
         tokio::spawn(watch(Arc::clone(&live), Arc::clone(&clock), alerts));
+        tokio::spawn(office::tidy());
 
         let desk = Arc::new(Desk {
             registry,
@@ -372,7 +374,7 @@ impl Server {
         let blueprint = blueprint(&config, listeners.https.first());
         let applied = in_background(move || {
             let mut control = lock(&control);
-            control.apply(blueprint).map(|broken| (broken, control.blueprint().domains.clone()))
+            control.apply(blueprint).map(|broken| (broken, Arc::clone(&control.blueprint().domains)))
         });
         let (broken, domains) = applied.await?.map_err(|error| error.to_string())?;
         // Those that say the same as before are the same: no second copy of them is kept.

@@ -24,8 +24,8 @@ pub struct Site {
     pub origin: Arc<Origin>,
     /// Living: where every worker counts its requests.
     pub slot: Slot,
-    /// Living: what holds it to its plan.
-    pub throttle: Arc<Throttle>,
+    /// Living: what holds it to its plan. `None`: it never had one.
+    pub throttle: Option<Arc<Throttle>>,
 }
 
 /// An origin server, shared by all sites that name it in the same way.
@@ -51,7 +51,7 @@ pub struct SiteSpec {
     /// The server behind; of a configuration, one for all domains that say the same.
     pub origin: Arc<OriginSpec>,
     /// Certificate files, in the order written. Empty: none of its own.
-    pub certificates: Vec<PairPaths>,
+    pub certificates: Box<[PairPaths]>,
     /// What it says of certificates that are issued.
     pub acme: DomainAcme,
 }
@@ -69,6 +69,13 @@ pub struct Terms {
     pub timeouts: Timeouts,
 }
 
+impl Site {
+    /// Whether it is held to its plan at this moment.
+    pub fn is_throttled(&self) -> bool {
+        self.throttle.as_ref().is_some_and(|throttle| throttle.is_engaged())
+    }
+}
+
 impl SiteSpec {
     /// A domain that says no more than it must: a name and an `http` origin.
     pub fn new(name: DomainName, origin: impl Into<Arc<OriginSpec>>) -> Self {
@@ -77,7 +84,7 @@ impl SiteSpec {
             tenant: None,
             terms: Arc::default(),
             origin: origin.into(),
-            certificates: Vec::new(),
+            certificates: [].into(),
             acme: DomainAcme::Inherit,
         }
     }

@@ -210,7 +210,7 @@ mod tests {
     fn snapshot(default: Option<&str>) -> Arc<Snapshot> {
         let names = ["example.com", "www.example.com", "*.example.com", "192.0.2.1", "2001:db8::1"];
         let spec = |name| SiteSpec::new(DomainName::parse(name).unwrap(), OriginSpec::http("127.0.0.1", 1));
-        let domains = names.map(spec).map(Arc::new).to_vec();
+        let domains = names.map(spec).map(Arc::new).into();
         let default = default.map(|name| DomainName::parse(name).unwrap());
         let live = Arc::new(Live::default());
         Control::new(Arc::clone(&live)).apply(Blueprint { domains, default, ..Blueprint::default() }).unwrap();

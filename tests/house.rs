@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by floor, the ground first.
 const FLOORS: [&[&str]; 6] = [
-    &["clock", "name"],
+    &["clock", "name", "text"],
     &[
         "access",
         "advice",

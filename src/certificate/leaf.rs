@@ -1,7 +1,6 @@
 //! What a leaf says about itself.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
@@ -15,6 +14,7 @@ use super::key::PublicHalf;
 use super::{CertificateError, KeyKind};
 use crate::clock::UnixTime;
 use crate::name::{DomainName, Kind};
+use crate::text::SharedText;
 
 /// The longest issuer kept, in characters; a public one has about 50.
 const MAX_ISSUER_CHARS: usize = 256;
@@ -28,12 +28,18 @@ pub struct Facts {
     pub not_before: UnixTime,
     /// The last second at which it is valid.
     pub not_after: UnixTime,
-    /// The issuer's distinguished name; one text for all certificates of the inventory that have the same.
-    pub issuer: Arc<str>,
+    /// The issuer's distinguished name; one text for all certificates of the inventory that have the same, and a pointer
+    /// without a length, because each has one.
+    pub issuer: SharedText,
     /// What key it certifies.
     pub key_kind: KeyKind,
-    /// SHA-256 of its DER.
-    pub fingerprint: [u8; 32],
+}
+
+/// SHA-256 of a leaf's DER: what browsers and CT logs show as a certificate's fingerprint.
+pub fn fingerprint(leaf: &[u8]) -> [u8; 32] {
+    let mut fingerprint = [0; 32];
+    fingerprint.iter_mut().zip(digest::digest(&digest::SHA256, leaf).as_ref()).for_each(|(to, from)| *to = *from);
+    fingerprint
 }
 
 /// Reads the facts of the certificate `der`, the first of its chain, and its public key.
@@ -42,15 +48,12 @@ pub(super) fn parse(der: &[u8]) -> Result<(Facts, PublicHalf), CertificateError>
     let certificate = x509(der).map_err(bad)?;
     let key_kind = KeyKind::of(&certificate.subject_pki).map_err(|kind| CertificateError::UnsupportedKey { kind })?;
     let validity = &certificate.validity;
-    let mut fingerprint = [0; 32];
-    fingerprint.iter_mut().zip(digest::digest(&digest::SHA256, der).as_ref()).for_each(|(to, from)| *to = *from);
     let leaf = Facts {
         names: names(&certificate).map_err(bad)?,
         not_before: UnixTime::from_secs(validity.not_before.timestamp()),
         not_after: UnixTime::from_secs(validity.not_after.timestamp()),
         issuer: printable(&certificate.issuer.to_string()).into(),
         key_kind,
-        fingerprint,
     };
     Ok((leaf, PublicHalf::of(&certificate.subject_pki)))
 }

@@ -1,9 +1,9 @@
 //! The keys of sealed certificates that are open: only so many at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
@@ -42,6 +42,24 @@ pub(super) struct Cell {
     broken_in: AtomicU64,
     /// Held while one thread opens it and the others wait.
     opening: Mutex<()>,
+}
+
+/// The place of one certificate's cell: empty until its key is first asked for.
+#[derive(Default)]
+pub(super) struct Place(ArcSwapOption<Cell>);
+
+impl Place {
+    /// The cell, if there is one.
+    pub(super) fn get(&self) -> Guard<Option<Arc<Cell>>> {
+        self.0.load()
+    }
+
+    /// The cell, made if there is none.
+    pub(super) fn fill(&self) -> Arc<Cell> {
+        let made = Arc::default();
+        let before = self.0.compare_and_swap(&None::<Arc<Cell>>, Some(Arc::clone(&made)));
+        Guard::into_inner(before).unwrap_or(made)
+    }
 }
 
 /// The cells that hold a key. Those of certificates that are gone leave an empty place.
@@ -129,13 +147,9 @@ impl OpenedKeys {
 
     /// Whether what `open` opens with the vault opens; asked of it only if it is not known. It is not kept open for that,
     /// and takes memory only if it does not open.
-    pub(super) fn opens(
-        &self,
-        cell: &OnceLock<Arc<Cell>>,
-        open: impl FnOnce(&dyn OpensKeys) -> Option<Arc<CertifiedKey>>,
-    ) -> bool {
+    pub(super) fn opens(&self, place: &Place, open: impl FnOnce(&dyn OpensKeys) -> Option<Arc<CertifiedKey>>) -> bool {
         let generation = self.generation.load(Ordering::Acquire);
-        match cell.get() {
+        match &*place.get() {
             Some(cell) if cell.key.load().is_some() => return true,
             Some(cell) if cell.broken_in.load(Ordering::Acquire) == generation => return false,
             _ => {}
@@ -143,7 +157,7 @@ impl OpenedKeys {
         let opens = open(&*self.vault).is_some();
         // Locked, it opens nothing, and that says nothing of a key.
         if !opens && self.vault.is_open() {
-            cell.get_or_init(Arc::default).broken_in.store(generation, Ordering::Release);
+            place.fill().broken_in.store(generation, Ordering::Release);
             note_change();
         }
         opens

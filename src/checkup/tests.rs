@@ -279,7 +279,7 @@ fn nothing_can_be_issued() {
          `[acme.dns]`\n  write `[acme.dns]` with a `provider` that sets TXT records",
     );
     let pair = PairPaths { cert: "cert.pem".into(), key: "key.pem".into() };
-    check(with_acme(SiteSpec { certificates: vec![pair], ..spec("shop.test") }, None), "");
+    check(with_acme(SiteSpec { certificates: [pair].into(), ..spec("shop.test") }, None), "");
 }
 
 #[rstest]
@@ -469,7 +469,7 @@ fn what_serves() {
     );
     let by_files = |facts: &mut Facts| {
         let pair = PairPaths { cert: "cert.pem".into(), key: "key.pem".into() };
-        facts.serving = serving(SiteSpec { certificates: vec![pair], ..spec("shop.example.com") }, None);
+        facts.serving = serving(SiteSpec { certificates: [pair].into(), ..spec("shop.example.com") }, None);
     };
     let replace = "put a fresh certificate for shop.example.com where its files are: it is taken without a reload";
     assert_eq!(serves(Source::Internal, by_files), format!("{internal}\n  {replace}"));

@@ -149,7 +149,7 @@ impl<'a> Excerpt<'a> {
 fn excerpt(source: &Source, first_line: usize, last_line: usize) -> Option<Excerpt<'_>> {
     let span = source.line_span(first_line).start..source.line_span(last_line).end;
     let start = span.start;
-    let text = source.text.get(span).filter(|text| text.len() <= MAX_EXCERPT_BYTES)?;
+    let text = source.text().get(span).filter(|text| text.len() <= MAX_EXCERPT_BYTES)?;
     (last_line - first_line <= MAX_EXCERPT_LINES).then_some(Excerpt { text, start, first_line })
 }
 

@@ -111,7 +111,14 @@ impl Domains {
             let max_body_bytes = max_body.flatten();
             let terms = one_of(&mut self.known.terms, Terms { plan, hsts, max_body_bytes, timeouts });
             let tenant = tenant.map(|tenant| one_of(&mut self.known.tenants, tenant));
-            self.sites.push(Arc::new(SiteSpec { name, tenant, terms, origin, certificates, acme }));
+            self.sites.push(Arc::new(SiteSpec {
+                name,
+                tenant,
+                terms,
+                origin,
+                certificates: certificates.into(),
+                acme,
+            }));
         }
     }
 

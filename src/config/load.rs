@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
 pub fn load_in_part(path: &Path) -> Result<(Config, Option<Diagnostics>), Diagnostics> {
     let text =
         read_named(path).map_err(|e| Diagnostic::of_file(path, e.line(), unreadable("the configuration file", &e)))?;
-    let (config, _, problems) = read_pieces(path, std::slice::from_ref(&(0..text.len())), &text);
+    let (config, _, problems) = read_pieces(path, std::slice::from_ref(&(0..text.len())), &text.into());
     Ok((config, problems.verdict().err()))
 }
 
@@ -203,6 +203,7 @@ fn unreadable(what: &str, error: &Unreadable) -> Wrong {
 
 /// [`load`], once the file is read.
 pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics> {
+    let text = Arc::from(text);
     // If anything is wrong, the whole text tells it best.
     match cut(&text).map(|pieces| load_pieces(path, &pieces, &text)) {
         Some(Ok(loaded)) => Ok(loaded),
@@ -211,23 +212,27 @@ pub(super) fn load_text(path: &Path, text: String) -> Result<Loaded, Diagnostics
 }
 
 /// Reads the `pieces` of a file, of which all but the first hold domains alone.
-fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> Result<Loaded, Diagnostics> {
+fn load_pieces(path: &Path, pieces: &[Range<usize>], text: &Arc<str>) -> Result<Loaded, Diagnostics> {
     let (config, pairs, problems) = read_pieces(path, pieces, text);
-    let Verdict { sources, notes, lacking } = problems.verdict()?;
+    let Verdict { mut sources, notes, lacking } = problems.verdict()?;
+    // Only of a pair something may still turn out to be wrong.
+    if pairs.is_empty() {
+        sources = Sources::default();
+    }
     Ok(Loaded { config, pairs, notes, lacking, sources })
 }
 
 /// The same, whatever is wrong: what is, is left out.
-fn read_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> (Config, Vec<PairUse>, Problems) {
+fn read_pieces(path: &Path, pieces: &[Range<usize>], text: &Arc<str>) -> (Config, Vec<PairUse>, Problems) {
     let mut lines_before = 0;
-    let mut sources = pieces.iter().filter_map(|piece| text.get(piece.clone())).map(|piece| {
-        let source = Source::piece(path, piece.to_owned(), lines_before);
-        lines_before += piece.bytes().filter(|octet| *octet == b'\n').count();
+    let mut sources = pieces.iter().map(|piece| {
+        let source = Source::piece(path, text, piece.clone(), lines_before);
+        lines_before += source.text().bytes().filter(|octet| *octet == b'\n').count();
         source
     });
     let base = path.parent().unwrap_or(Path::new(""));
     let mut problems = Problems::default();
-    let (file, source) = problems.add_source(sources.next().unwrap_or_else(|| Source::new(path, String::new())));
+    let (file, source) = problems.add_source(sources.next().unwrap_or_else(|| Source::new(path, "")));
     let table = parse(file, &source, &mut problems);
     let top = Reader::open(&table, &keys::TOP, Place::new(file, 0..0), &mut problems);
 
@@ -247,7 +252,7 @@ fn read_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> (Config, Vec
         fallback: None,
         acme: None,
         vault: KeySource::Made(PathBuf::new()),
-        domains: Vec::new(),
+        domains: [].into(),
         groups: Vec::new(),
     };
     read_top(&top, base, &mut config, &mut problems);
@@ -268,7 +273,7 @@ fn read_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> (Config, Vec
         let (parsed, tables) = mpsc::sync_channel(PIECES_AHEAD);
         let parse_ahead = || {
             let parsed = parsed;
-            pieces.iter().try_for_each(|(_, source)| parsed.send(DeTable::parse(&source.text).ok()))
+            pieces.iter().try_for_each(|(_, source)| parsed.send(DeTable::parse(source.text()).ok()))
         };
         // Where there can be no thread, all of them are parsed here.
         _ = thread::Builder::new().spawn_scoped(scope, parse_ahead);
@@ -289,7 +294,7 @@ fn read_pieces(path: &Path, pieces: &[Range<usize>], text: &str) -> (Config, Vec
     let Domains { plans, sites, pairs, issuing, groups, .. } = domains;
     let groups = groups.list.into_iter().map(|(_, group)| group).collect();
     let acme = issuing.acme;
-    config = Config { listen: listening.listen, plans, acme, vault, domains: sites, groups, ..config };
+    config = Config { listen: listening.listen, plans, acme, vault, domains: sites.into(), groups, ..config };
     (config, pairs, problems)
 }
 
@@ -333,7 +338,7 @@ fn read_included_file(path: &Path, text: String, domains: &mut Domains, problems
 
 /// The file's table, as far as it is TOML.
 fn parse<'i>(file: u32, source: &'i Source, problems: &mut Problems) -> DeTable<'i> {
-    let text = source.text.as_str();
+    let text = source.text();
     let error = match DeTable::parse(text) {
         Ok(table) => return table.into_inner(),
         Err(error) => error,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// About how long a piece is, in octets. Shorter files are read whole.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 /// What the line begins with before which a text may be cut.
 const HEADER: &str = "[[domain]]";
 

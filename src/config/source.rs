@@ -14,8 +14,10 @@ pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub struct Source {
     /// As the operator or the including file named it.
     pub path: PathBuf,
-    /// All of it, or of a piece of it.
-    pub text: String,
+    /// All of it, whichever piece of it this is.
+    whole: Arc<str>,
+    /// The piece's octets.
+    piece: Range<usize>,
     /// Lines of the file before the piece.
     lines_before: usize,
     /// Where lines start. Made at the first question: a file without errors is never asked.
@@ -24,13 +26,19 @@ pub struct Source {
 
 impl Source {
     /// A file and what it holds.
-    pub fn new(path: &Path, text: String) -> Self {
-        Self::piece(path, text, 0)
+    pub fn new(path: &Path, text: impl Into<Arc<str>>) -> Self {
+        let whole = text.into();
+        Self::piece(path, &whole, 0..whole.len(), 0)
     }
 
     /// A piece of a file, and how many lines come before it.
-    pub fn piece(path: &Path, text: String, lines_before: usize) -> Self {
-        Self { path: path.to_owned(), text, lines_before, line_starts: OnceLock::new() }
+    pub fn piece(path: &Path, whole: &Arc<str>, piece: Range<usize>, lines_before: usize) -> Self {
+        Self { path: path.to_owned(), whole: Arc::clone(whole), piece, lines_before, line_starts: OnceLock::new() }
+    }
+
+    /// All of it, or of the piece.
+    pub fn text(&self) -> &str {
+        self.whole.get(self.piece.clone()).unwrap_or_default()
     }
 
     /// The line, from 1, that `offset` is in.
@@ -42,15 +50,15 @@ impl Source {
     pub fn line_span(&self, line: usize) -> Range<usize> {
         let starts = self.line_starts();
         let line = line.saturating_sub(self.lines_before);
-        let start = starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
-        let end = starts.get(line).copied().unwrap_or(self.text.len());
-        let text = self.text.get(start..end).unwrap_or_default();
+        let start = starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text().len());
+        let end = starts.get(line).copied().unwrap_or(self.text().len());
+        let text = self.text().get(start..end).unwrap_or_default();
         start..start + text.trim_end_matches(['\r', '\n']).len()
     }
 
     fn line_starts(&self) -> &[usize] {
         self.line_starts
-            .get_or_init(|| std::iter::once(0).chain(self.text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+            .get_or_init(|| std::iter::once(0).chain(self.text().match_indices('\n').map(|(at, _)| at + 1)).collect())
     }
 }
 

@@ -80,7 +80,7 @@ impl Host {
 
     /// The domain's own settings, for a name that has certificates of its own.
     fn spec_for(&self, name: &DomainName) -> SiteSpec {
-        SiteSpec { name: name.clone(), certificates: Vec::new(), ..(*self.spec).clone() }
+        SiteSpec { name: name.clone(), certificates: [].into(), ..(*self.spec).clone() }
     }
 }
 
@@ -183,7 +183,7 @@ fn alias_of(template: &Site, certificates: CertificateSet) -> Site {
         certificates,
         origin: Arc::clone(&template.origin),
         slot: template.slot,
-        throttle: Arc::clone(&template.throttle),
+        throttle: template.throttle.clone(),
     }
 }
 

@@ -21,7 +21,7 @@ impl Control {
         let tenants = LazyCell::new(|| {
             self.blueprint.domains.iter().map(|spec| (&spec.name, spec.tenant.as_ref())).collect::<HashMap<_, _>>()
         });
-        for spec in &self.blueprint.domains {
+        for spec in self.blueprint.domains.iter() {
             for certificate in spec.certificates.iter().filter_map(|pair| self.good.get(pair)) {
                 self.shelf.put(spec.tenant.as_ref(), certificate);
             }
@@ -122,9 +122,10 @@ impl Control {
         };
         *latest = Some(Arc::clone(&origin));
         let (slot, throttle) = match before {
-            Some(site) => (site.slot, Arc::clone(&site.throttle)),
+            Some(site) => (site.slot, site.throttle.clone()),
             None => living.take(&spec.name),
         };
+        let throttle = throttle.or_else(|| spec.terms.plan.as_ref().map(|_| Arc::default()));
         let certificates = self.certificates(spec);
         Some(Arc::new(Site { spec: Arc::clone(spec), certificates, origin, slot, throttle }))
     }
@@ -133,7 +134,7 @@ impl Control {
     fn rebuild(&self, before: &Arc<Site>) -> Option<Arc<Site>> {
         let certificates = self.certificates(&before.spec);
         let (spec, origin) = (Arc::clone(&before.spec), Arc::clone(&before.origin));
-        let (slot, throttle) = (before.slot, Arc::clone(&before.throttle));
+        let (slot, throttle) = (before.slot, before.throttle.clone());
         let is_new = !before.certificates.is_same(&certificates);
         is_new.then(|| Arc::new(Site { spec, certificates, origin, slot, throttle }))
     }

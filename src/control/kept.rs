@@ -1,14 +1,15 @@
 //! The inventory's certificates, as the world is made of them.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::HashSet;
 
 use crate::certificate::Certificate;
 use crate::name::{DomainName, TenantId};
 use crate::store::inventory::{Ari, CertificateId, Role};
+use crate::text::SharedText;
 
 /// A certificate of the inventory.
 #[derive(Debug, Clone)]
@@ -23,8 +24,8 @@ pub struct Kept {
     pub role: Role,
     /// Whether its name was approved at a handshake: nobody wrote it into the configuration then.
     pub is_on_demand: bool,
-    /// The authority's directory URL; empty if it was uploaded.
-    pub ca: Arc<str>,
+    /// The authority's directory URL; empty if it was uploaded. As thin as [`crate::certificate::Facts::issuer`].
+    pub ca: SharedText,
     /// What a handshake needs.
     pub certificate: Arc<Certificate>,
     /// When the authority would like it to be renewed, if it was asked.
@@ -39,33 +40,60 @@ impl Kept {
     }
 }
 
-/// All of them.
+/// All of them. What they are found by is their own, and does not stand beside them once more.
 #[derive(Debug, Default)]
 pub struct KeptCertificates {
-    by_id: BTreeMap<CertificateId, Arc<Kept>>,
-    /// Nearly every subject has one, so that no room is left for more.
-    by_subject: HashMap<Arc<str>, Box<[Arc<Kept>]>>,
+    /// In the order of their numbers: a new one is the last.
+    all: Vec<Arc<Kept>>,
+    by_subject: HashSet<OfSubject>,
+}
+
+/// All that were ordered for one subject, at least one, in the order of their numbers. Nearly every subject has one, so
+/// that no room is left for more.
+#[derive(Debug)]
+struct OfSubject(Box<[Arc<Kept>]>);
+
+impl Borrow<str> for OfSubject {
+    fn borrow(&self) -> &str {
+        self.0.first().map_or("", |kept| kept.subject.as_str())
+    }
+}
+
+impl PartialEq for OfSubject {
+    fn eq(&self, other: &Self) -> bool {
+        Borrow::<str>::borrow(self) == Borrow::<str>::borrow(other)
+    }
+}
+
+impl Eq for OfSubject {}
+
+impl Hash for OfSubject {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<str>::borrow(self).hash(state);
+    }
 }
 
 impl KeptCertificates {
     /// Adds one, in the place of the one with its number: what is learnt of an old one does not make it the newest.
     pub fn put(&mut self, kept: Arc<Kept>) {
         self.remove(kept.id);
-        let of_subject = self.by_subject.entry(kept.subject.shared()).or_default();
-        let mut all = std::mem::take(of_subject).into_vec();
-        let place = all.partition_point(|other| other.id < kept.id);
-        all.insert(place, Arc::clone(&kept));
-        *of_subject = all.into();
-        self.by_id.insert(kept.id, kept);
+        let of_subject = self.by_subject.take(kept.subject.as_str());
+        let mut of_subject = of_subject.map_or_else(Vec::new, |OfSubject(all)| all.into_vec());
+        for all in [&mut of_subject, &mut self.all] {
+            let place = all.partition_point(|other| other.id < kept.id);
+            all.insert(place, Arc::clone(&kept));
+        }
+        self.by_subject.insert(OfSubject(of_subject.into()));
     }
 
     /// Takes one away.
     pub fn remove(&mut self, id: CertificateId) -> Option<Arc<Kept>> {
-        let kept = self.by_id.remove(&id)?;
-        if let Some(of_subject) = self.by_subject.get_mut(kept.subject.as_str()) {
-            *of_subject = of_subject.iter().filter(|other| other.id != id).cloned().collect();
-            if of_subject.is_empty() {
-                self.by_subject.remove(kept.subject.as_str());
+        let place = self.all.binary_search_by_key(&id, |kept| kept.id).ok()?;
+        let kept = self.all.remove(place);
+        if let Some(OfSubject(all)) = self.by_subject.take(kept.subject.as_str()) {
+            let others: Box<[_]> = all.into_iter().filter(|other| other.id != id).collect();
+            if !others.is_empty() {
+                self.by_subject.insert(OfSubject(others));
             }
         }
         Some(kept)
@@ -73,7 +101,7 @@ impl KeptCertificates {
 
     /// Those that were ordered for `subject`, in the order in which they came.
     pub fn of(&self, subject: &DomainName) -> &[Arc<Kept>] {
-        self.by_subject.get(subject.as_str()).map(|kept| &**kept).unwrap_or_default()
+        self.by_subject.get(subject.as_str()).map(|OfSubject(all)| &**all).unwrap_or_default()
     }
 
     /// The last one that was ordered for `subject` in that role.
@@ -83,12 +111,12 @@ impl KeptCertificates {
 
     /// Those with a higher number than `id`, in the order of their numbers.
     pub fn after(&self, id: CertificateId) -> impl Iterator<Item = &Arc<Kept>> {
-        self.by_id.range((Bound::Excluded(id), Bound::Unbounded)).map(|(_, kept)| kept)
+        self.all.iter().skip(self.all.partition_point(|kept| kept.id <= id))
     }
 
     /// All, in the order of their numbers.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Kept>> {
-        self.by_id.values()
+        self.all.iter()
     }
 }
 
@@ -123,5 +151,10 @@ mod tests {
         assert_eq!(all.newest(&subject, Role::Own).map(|kept| kept.id), Some(new.id));
         assert_eq!(all.all().count(), 3);
         assert_eq!(all.after(old.id).map(|kept| kept.id.0).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(all.remove(new.id).map(|kept| kept.id), Some(new.id));
+        assert!(all.remove(new.id).is_none());
+        assert_eq!(all.of(&subject).iter().map(|kept| kept.id.0).collect::<Vec<_>>(), [1, 3]);
+        [old.id, standby.id].iter().for_each(|id| drop(all.remove(*id)));
+        assert!(all.of(&subject).is_empty() && all.by_subject.is_empty() && all.all().next().is_none());
     }
 }

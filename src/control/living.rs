@@ -13,23 +13,23 @@ use crate::throttle::Throttle;
 /// alone.
 #[derive(Debug, Default)]
 pub(super) struct LivingParts {
-    former: HashMap<Arc<str>, (Slot, Arc<Throttle>)>,
+    former: HashMap<Arc<str>, (Slot, Option<Arc<Throttle>>)>,
     next_slot: u32,
 }
 
 impl LivingParts {
-    /// Those of a name that was not served until now: its own from before, or new ones.
-    pub(super) fn take(&mut self, name: &DomainName) -> (Slot, Arc<Throttle>) {
+    /// Those of a name that was not served until now: its own from before, or a new slot.
+    pub(super) fn take(&mut self, name: &DomainName) -> (Slot, Option<Arc<Throttle>>) {
         self.former.remove(name.as_str()).unwrap_or_else(|| {
             let slot = Slot(self.next_slot);
             self.next_slot = self.next_slot.saturating_add(1);
-            (slot, Arc::default())
+            (slot, None)
         })
     }
 
     /// Keeps those of a site that is not served any more.
     pub(super) fn keep(&mut self, site: &Site) {
-        self.former.insert(site.spec.name.shared(), (site.slot, Arc::clone(&site.throttle)));
+        self.former.insert(site.spec.name.shared(), (site.slot, site.throttle.clone()));
     }
 }
 
@@ -37,7 +37,8 @@ impl LivingParts {
 mod tests {
     use super::*;
     use crate::control::{Blueprint, Control};
-    use crate::site::{OriginSpec, SiteSpec};
+    use crate::plan::Plan;
+    use crate::site::{OriginSpec, SiteSpec, Terms};
     use crate::snapshot::Live;
 
     #[test]
@@ -45,8 +46,11 @@ mod tests {
         let live = Arc::new(Live::default());
         let mut control = Control::new(Arc::clone(&live));
         let mut serve = |names: &[&str]| {
+            let plan = Plan { name: "gold".into(), max_qps: 1, burst: 1 };
+            let terms = Arc::new(Terms { plan: Some(Arc::new(plan)), ..Terms::default() });
             let spec = |name: &&str| SiteSpec::new(DomainName::parse(name).unwrap(), OriginSpec::http("127.0.0.1", 1));
-            let domains = names.iter().map(spec).map(Arc::new).collect();
+            let on_terms = |spec: SiteSpec| Arc::new(SiteSpec { terms: Arc::clone(&terms), ..spec });
+            let domains = names.iter().map(spec).map(on_terms).collect();
             assert!(control.apply(Blueprint { domains, ..Blueprint::default() }).unwrap().is_empty());
             names.iter().map(|name| Arc::clone(live.snapshot().site(name).unwrap())).collect::<Vec<_>>()
         };
@@ -56,7 +60,9 @@ mod tests {
         assert!(Arc::ptr_eq(&alone[0], &first[1]), "nothing about it is new");
         let again = serve(&["c.example.com", "b.example.com", "a.example.com"]);
         assert_eq!(again[2].slot, first[0].slot);
-        assert!(Arc::ptr_eq(&again[2].throttle, &first[0].throttle));
+        let throttle = |site: &Arc<Site>| Arc::as_ptr(site.throttle.as_ref().unwrap());
+        assert_eq!(throttle(&again[2]), throttle(&first[0]));
+        assert_ne!(throttle(&again[0]), throttle(&again[1]));
         assert_eq!(again.iter().map(|site| site.slot.0).collect::<Vec<_>>(), [2, 1, 0]);
     }
 }

@@ -116,14 +116,14 @@ mod tests {
                 fs::write(&new, text).unwrap();
                 fs::rename(new, path).unwrap();
             }
-            *made.parse().fingerprint()
+            made.parse().fingerprint()
         }
 
         fn reload(&mut self, has_files: bool) {
             let spec = SiteSpec::new(DomainName::parse(NAME).unwrap(), OriginSpec::http("127.0.0.1", 1));
-            let certificates = if has_files { vec![self.files()] } else { Vec::new() };
+            let certificates = has_files.then(|| self.files()).into_iter().collect();
             let spec = SiteSpec { certificates, ..spec };
-            let blueprint = Blueprint { domains: vec![Arc::new(spec)], ..Blueprint::default() };
+            let blueprint = Blueprint { domains: [Arc::new(spec)].into(), ..Blueprint::default() };
             assert!(self.control.apply(blueprint).unwrap().is_empty());
         }
 
@@ -137,7 +137,7 @@ mod tests {
             let site = self.control.live.snapshot().site(NAME).cloned().unwrap();
             let good = self.control.good.get(&self.files())?;
             assert!(site.certificates.own_until(NOW).is_some());
-            Some(*good.fingerprint())
+            Some(good.fingerprint())
         }
     }
 

@@ -492,7 +492,7 @@ mod tests {
         let prints: HashSet<[u8; 32]> = std::thread::scope(|scope| {
             let ask = || {
                 start.wait();
-                *ca.certificate(&name, NOW).unwrap().fingerprint()
+                ca.certificate(&name, NOW).unwrap().fingerprint()
             };
             let threads: Vec<_> = (0..1000).map(|_| scope.spawn(ask)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -137,7 +137,9 @@ async fn walk(attendance: &Rc<Attendance>, arriving: &mut Arriving) -> Result<Re
     let site = site_of(&worker.shared.live.glance(), visit, &host)?;
     let site = attendance.count_arrival(site, arrival);
     attendance.note(arrival, &host, &arriving.head);
-    site.throttle.admit()?;
+    if let Some(throttle) = &site.throttle {
+        throttle.admit()?;
+    }
     let upgrade = tunnel::requested(arriving);
     let (mut request, upload) = forward::request(arriving, site, &visit.client, upgrade.is_some())?;
     request.body_mut().attended_by(attendance);

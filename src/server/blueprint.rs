@@ -38,7 +38,7 @@ pub(super) fn public_port(config: &Config, listeners: &Listeners) -> u16 {
 /// The world that a configuration asks for.
 pub(super) fn blueprint(config: &Config, first_https: Option<&SocketAddr>) -> Blueprint {
     Blueprint {
-        domains: config.domains.clone(),
+        domains: Arc::clone(&config.domains),
         default: config.listen.default.clone(),
         fallback: config.fallback.clone(),
         acme: config.acme.clone().map(Arc::new),

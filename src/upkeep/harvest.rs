@@ -207,7 +207,7 @@ impl Harvest {
     /// Takes or lifts a name's verdict. `told`: its reason was raised as an alert already.
     fn judge(&mut self, slot: Slot, now: Reading, told: bool) {
         let Some(account) = self.accounts.get_mut(&slot) else { return };
-        let throttle = self.served.get(slot).map(|site| &site.throttle);
+        let throttle = self.served.get(slot).and_then(|site| site.throttle.as_deref());
         let plan = self.served.plan(slot);
         let held = plan.and_then(|plan| Some((plan, account.usage.throttled_until(now.now, plan)?)));
         let change = match (held, throttle) {
@@ -261,7 +261,7 @@ impl Harvest {
                 qps: qps(account.usage.last_closed_count(closed_by)),
                 peak_qps: account.usage.peak(today).map_or(0.0, |peak| peak.qps()),
                 limit_qps: self.served.plan(site.slot).map(|plan| plan.max_qps),
-                is_throttled: site.throttle.is_engaged(),
+                is_throttled: site.is_throttled(),
                 origin_faults: account.origin_faults.iter().map(|(fault, n)| (*fault, *n)).collect(),
                 alerts: alerts.get(&domain).cloned().unwrap_or_default(),
                 domain,

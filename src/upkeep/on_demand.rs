@@ -177,7 +177,7 @@ mod tests {
         };
         let acme =
             Acme { agreed_to_terms: true, authorities: vec![], method, max_orders: 1, on_demand: Some(on_demand) };
-        let domains = vec![Arc::new(SiteSpec::new(name("www.example.com"), OriginSpec::http("127.0.0.1", 1)))];
+        let domains = [Arc::new(SiteSpec::new(name("www.example.com"), OriginSpec::http("127.0.0.1", 1)))].into();
         let blueprint = Blueprint { domains, acme: Some(Arc::new(acme)), ..Blueprint::default() };
         Control::new(Arc::clone(&live)).apply(blueprint).unwrap();
         live

@@ -100,8 +100,9 @@ impl Probe {
     async fn step(&mut self) {
         if self.round.is_empty() {
             let snapshot = self.live.snapshot();
-            let configured = snapshot.sites().map(|site| site.spec.name.shared());
-            self.round = configured.chain(snapshot.aliases.keys().cloned()).collect();
+            self.round = Vec::with_capacity(snapshot.len() + snapshot.aliases.len());
+            self.round.extend(snapshot.sites().map(|site| site.spec.name.shared()));
+            self.round.extend(snapshot.aliases.keys().cloned());
             self.rounds = self.rounds.wrapping_add(1);
         }
         let share = {
@@ -131,7 +132,7 @@ impl Probe {
         let address = to.1;
         let seen = match handshake::leaf(to, server_name, &self.provider, schemes.clone()).await {
             Some(leaf) => {
-                let is_it = |choice: Choice| *choice.certificate.fingerprint() == leaf;
+                let is_it = |choice: Choice| choice.certificate.fingerprint() == leaf;
                 let is_meant = is_it(before.clone()) || self.meant(name, site, &schemes).is_some_and(is_it);
                 if is_meant { Seen::Meant } else { Seen::Other(leaf) }
             }

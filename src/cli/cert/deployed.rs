@@ -41,7 +41,7 @@ impl<'a> Deployed<'a> {
     /// The domains that a certificate serves now, and those that it could take over.
     fn domains_of(&self, entry: &Entry) -> (Vec<DomainName>, Vec<DomainName>) {
         let (mut serves, mut stands_by_for) = (Vec::new(), Vec::new());
-        for spec in &self.wanted.domains {
+        for spec in self.wanted.domains.iter() {
             let Some(rank) = rank(entry, spec, self.wanted) else { continue };
             let to = if self.best(spec) == Some(rank) { &mut serves } else { &mut stands_by_for };
             to.push(spec.name.clone());

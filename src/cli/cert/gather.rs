@@ -33,7 +33,7 @@ pub(super) struct Place {
 /// What is wanted, as far as the configuration could be read.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    pub(super) domains: Vec<Arc<SiteSpec>>,
+    pub(super) domains: Arc<[Arc<SiteSpec>]>,
     pub(super) subjects: Vec<Arc<Subject>>,
     /// The subject of each name that cannot be left out of it.
     subject_of: HashMap<DomainName, Arc<Subject>>,
@@ -59,7 +59,7 @@ impl Wanted {
         let subjects = subjects(&config.domains, &groups, config.acme.as_ref());
         let of_names = |it: &Arc<Subject>| it.required().map(|name| (name.clone(), Arc::clone(it))).collect::<Vec<_>>();
         let subject_of = subjects.iter().flat_map(of_names).collect();
-        Self { domains: config.domains.clone(), subjects, subject_of }
+        Self { domains: Arc::clone(&config.domains), subjects, subject_of }
     }
 
     /// What is configured for this name.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::entry::{Entry, State};
 use super::gather::Gathered;
 use crate::alert::reminder::replaceable_from;
-use crate::certificate::{Validation, serial, subject_and_issuer, validation};
+use crate::certificate::{Validation, fingerprint, serial, subject_and_issuer, validation};
 use crate::cli::text::rfc3339;
 use crate::clock::UnixTime;
 use crate::name::{DomainName, TenantId};
@@ -113,7 +113,7 @@ pub(super) fn certificate<'a>(entry: &'a Entry, gathered: &Gathered, is_whole: b
         ca: Some(entry.ca.as_str()).filter(|ca| !ca.is_empty()),
         issuer: facts.map(|facts| &*facts.issuer),
         key: facts.map(|facts| facts.key_kind.to_string()),
-        fingerprint: facts.map(|facts| hex::encode(facts.fingerprint)),
+        fingerprint: held.and_then(|held| held.chain.first()).map(|leaf| hex::encode(fingerprint(leaf))),
         serial: held.and_then(|held| serial(held.chain.first()?)).map(hex::encode),
         not_before: facts.map(|facts| at(facts.not_before)),
         not_after: facts.map(|facts| at(facts.not_after)),

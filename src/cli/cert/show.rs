@@ -11,7 +11,7 @@ use super::entry::{Entry, For, Held, State};
 use super::gather::{Gathered, Place};
 use super::json::{Answer, certificate};
 use crate::alert::reminder::replaceable_from;
-use crate::certificate::{serial, subject_and_issuer, validation};
+use crate::certificate::{fingerprint, serial, subject_and_issuer, validation};
 use crate::cli::failure::Failure;
 use crate::cli::text::{counted, local};
 use crate::clock::UnixTime;
@@ -133,7 +133,7 @@ impl Gathered {
         lines.put_some("type", held.chain.first().and_then(validation).map(|kind| kind.to_string()));
         lines.put("issuer", &facts.issuer);
         lines.put("key", &facts.key_kind.to_string());
-        lines.put("fingerprint", &format!("SHA-256 {}", colons(&facts.fingerprint)));
+        lines.put_some("fingerprint", held.chain.first().map(|leaf| format!("SHA-256 {}", colons(&fingerprint(leaf)))));
         lines.put_some("serial", held.chain.first().and_then(serial).map(|serial| colons(&serial)));
         lines.put("valid from", &self.at(facts.not_before));
         let left = match entry.days_left(self.now) {

@@ -142,7 +142,7 @@ pub(super) async fn hold(config: &Config, serving: &mut Serving, name: &DomainNa
             unreadable: inventory.unreadable,
         }
     });
-    let fingerprints = known.iter().map(|certificate| *certificate.fingerprint()).collect();
+    let fingerprints = known.iter().map(|certificate| certificate.fingerprint()).collect();
     Held { certificates, fingerprints }
 }
 
@@ -152,7 +152,7 @@ fn blueprint(config: &Config, spec: &SiteSpec) -> Blueprint {
     let domains = config.domains.iter().map(|other| {
         let mut other = SiteSpec { origin: spec.origin.clone(), ..SiteSpec::clone(other) };
         if other.tenant != spec.tenant {
-            other.certificates.clear();
+            other.certificates = [].into();
         }
         Arc::new(other)
     });

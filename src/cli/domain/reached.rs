@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::check::PATIENCE;
 use super::exchange::{exchange, unreached};
 use crate::admin::socket::ShownFile;
-use crate::certificate::facts_of;
+use crate::certificate::{facts_of, fingerprint};
 use crate::challenge;
 use crate::checkup::{Http, Presented, Tls, Unreached, Way};
 use crate::clock::UnixTime;
@@ -117,7 +117,7 @@ fn presented(glass: &Glass, chain: &[CertificateDer<'_>], name: &ServerName<'_>)
     let is_trusted =
         glass.verifier.as_ref().is_some_and(|verifier| verifier.verify_server_cert(leaf, rest, name, &[], at).is_ok());
     Tls::Presented(Box::new(Presented {
-        is_ours: glass.ours.contains(&facts.fingerprint),
+        is_ours: glass.ours.contains(&fingerprint(leaf)),
         is_internal: facts.issuer.contains(INTERNAL_ISSUER),
         names: facts.names.into_vec(),
         issuer: facts.issuer.to_string(),

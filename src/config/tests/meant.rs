@@ -146,7 +146,7 @@ acme = { dns = { provider = "exec", command = ["./hook", "-v", ""], command_time
     );
     assert_eq!(on_demand.ask.as_deref(), Some("http://127.0.0.1:9000/allowed"));
 
-    let [www, never, wildcard, own] = config.domains.as_slice() else { panic!("{:?}", config.domains) };
+    let [www, never, wildcard, own] = &*config.domains else { panic!("{:?}", config.domains) };
     assert_eq!((&www.acme, &never.acme), (&DomainAcme::Inherit, &DomainAcme::Never));
     let method = Method {
         authorities: Some(vec!["two".to_owned(), "one.example".to_owned()]),

@@ -51,7 +51,7 @@ fn domain(text: &str) -> Arc<SiteSpec> {
     while let Some(word) = words.next() {
         match word {
             "of" => spec.tenant = TenantId::new(words.next().unwrap()),
-            "files" => spec.certificates.push(PairPaths { cert: "a.pem".into(), key: "a.key".into() }),
+            "files" => spec.certificates = [PairPaths { cert: "a.pem".into(), key: "a.key".into() }].into(),
             "never" => spec.acme = DomainAcme::Never,
             "own" => {
                 spec.acme =

@@ -1,13 +1,12 @@
 //! What is kept.
 
-use std::sync::Arc;
-
 use rustls_pki_types::CertificateDer;
 
 use crate::certificate::Facts;
 use crate::clock::UnixTime;
 use crate::issuance::renewal::Window;
 use crate::name::{DomainName, TenantId};
+use crate::text::SharedText;
 
 /// A certificate's number: never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -76,7 +75,7 @@ pub struct NewCertificate {
     /// How it came here.
     pub provenance: Provenance,
     /// The authority's directory URL; empty if it was uploaded.
-    pub ca: Arc<str>,
+    pub ca: SharedText,
     /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
     /// What the leaf says.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::{Facts, KeyKind};
+use crate::certificate::{Facts, KeyKind, fingerprint};
 use crate::clock::UnixTime;
 use crate::name::DomainName;
 
@@ -34,7 +34,7 @@ pub(in crate::store) fn encode(facts: &Facts, leaf: &[u8]) -> Vec<u8> {
         not_after: facts.not_after.secs(),
         issuer: &facts.issuer,
         key: key_code(facts.key_kind),
-        fingerprint: facts.fingerprint,
+        fingerprint: fingerprint(leaf),
     };
     // Nothing in it can fail; if it did, they would be read from the leaf.
     let body = postcard::to_stdvec(&written).unwrap_or_default();
@@ -60,7 +60,6 @@ pub(in crate::store) fn decode(octets: &[u8], leaf: &[u8]) -> Option<Facts> {
         not_after: UnixTime::from_secs(written.not_after),
         issuer: written.issuer.into(),
         key_kind: key_kind(written.key)?,
-        fingerprint: written.fingerprint,
     })
 }
 
@@ -108,7 +107,6 @@ mod tests {
             not_after: UnixTime::from_secs(253_402_300_799),
             issuer: "C=US, CN=Ü".into(),
             key_kind,
-            fingerprint: [7; 32],
         }
     }
 

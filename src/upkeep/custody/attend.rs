@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::proving::prove;
 use super::{Contents, Custody, CustodyError};
 use crate::clock::{Clock, UnixTime};
-use crate::control::Control;
+use crate::control::{Control, Kept};
 use crate::issuer::InternalCa;
 use crate::store::{Standing, StoreError};
 
@@ -192,8 +192,9 @@ impl Attendance {
 
 /// Leaves out the certificates that are served already: they were read before the inventory could be written.
 fn retain_news(found: &mut Contents, control: &Control) {
-    let known: HashMap<_, _> = control.kept().all().map(|kept| (kept.id, kept.certificate.fingerprint())).collect();
-    found.certificates.retain(|kept| known.get(&kept.id) != Some(&kept.certificate.fingerprint()));
+    let known: HashMap<_, _> = control.kept().all().map(|kept| (kept.id, &kept.certificate)).collect();
+    let is_known = |kept: &Kept| known.get(&kept.id).is_some_and(|known| known.is_stored_as(&kept.certificate));
+    found.certificates.retain(|kept| !is_known(kept));
 }
 
 /// The pen, as soon as nobody else has it: whoever has may wait for a disk, and must not make a thread wait that others

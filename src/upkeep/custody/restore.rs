@@ -71,7 +71,7 @@ fn stored_form(kept: &Kept, now: UnixTime) -> Option<StoredCertificate> {
         tenant: kept.tenant.clone(),
         role: kept.role,
         provenance,
-        ca: Arc::clone(&kept.ca),
+        ca: kept.ca.clone(),
         chain: kept.certificate.chain(),
         facts: kept.certificate.facts().clone(),
         sealed_key: kept.certificate.sealed_key()?.into(),

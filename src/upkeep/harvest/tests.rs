@@ -97,7 +97,7 @@ impl Field {
     }
 
     fn is_throttled(&self) -> bool {
-        self.live.snapshot().site("www.example.com").unwrap().throttle.is_engaged()
+        self.live.snapshot().site("www.example.com").unwrap().is_throttled()
     }
 
     fn alerts(&self) -> Vec<(&'static str, u64)> {

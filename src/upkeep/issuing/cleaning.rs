@@ -189,7 +189,7 @@ mod tests {
         let authorities = vec![Arc::new(authority)];
         let acme = Acme { agreed_to_terms: true, authorities, method, max_orders: 1, on_demand };
         let site = SiteSpec::new(name(SITE), OriginSpec::http("127.0.0.1", 1));
-        Blueprint { domains: vec![Arc::new(site)], acme: Some(Arc::new(acme)), ..Blueprint::default() }
+        Blueprint { domains: [Arc::new(site)].into(), acme: Some(Arc::new(acme)), ..Blueprint::default() }
     }
 
     /// A loop over an inventory of its own, whose vault is locked: nothing is ordered.

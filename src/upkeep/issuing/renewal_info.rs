@@ -19,6 +19,7 @@ use crate::issuance::{Acme, Authority};
 use crate::issuer::acme::{AcmeError, ErrorKind};
 use crate::name::DomainName;
 use crate::store::inventory::{Ari, Role};
+use crate::text::SharedText;
 
 /// Questions under way at once.
 const MAX_ASKED: usize = 4;
@@ -40,7 +41,7 @@ pub struct RenewalInfo {
     workshop: Arc<Workshop>,
     queue: Queue<Number>,
     /// Authorities that did not answer, and until when they are not asked.
-    silent: HashMap<Arc<str>, UnixTime>,
+    silent: HashMap<SharedText, UnixTime>,
     asked: JoinSet<(Arc<Kept>, Result<Answer, Unanswered>)>,
 }
 
@@ -130,7 +131,7 @@ impl RenewalInfo {
                 Err(Unanswered { problem, silent_secs }) => {
                     tracing::debug!(domain = %kept.subject, "renewal information: {problem}");
                     if let Some(secs) = silent_secs {
-                        self.silent.insert(Arc::clone(&kept.ca), now.plus_secs(secs));
+                        self.silent.insert(kept.ca.clone(), now.plus_secs(secs));
                     }
                     self.queue.plan(&number, Some(turn_of(&kept.subject, now, ROUND_SECS)));
                     continue;

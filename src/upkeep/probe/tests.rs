@@ -25,7 +25,7 @@ fn site(name: &str, own: Vec<Arc<Certificate>>) -> Arc<Site> {
         spec: Arc::new(SiteSpec::new(name, Arc::clone(&origin))),
         origin: Arc::new(Origin { id: 1, spec: origin, tls: None }),
         slot: Slot(1),
-        throttle: Arc::default(),
+        throttle: None,
     })
 }
 

@@ -35,7 +35,7 @@ fn site(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
         spec: Arc::new(SiteSpec::new(name, Arc::clone(&origin))),
         origin: Arc::new(Origin { id: 1, spec: origin, tls: None }),
         slot: Slot(slot),
-        throttle: Arc::default(),
+        throttle: None,
     })
 }
 
@@ -43,7 +43,7 @@ fn site(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
 fn site_of_files(slot: u32, own: &[(i64, i64)]) -> Arc<Site> {
     let Site { spec, certificates, origin, slot, throttle } = Arc::into_inner(site(slot, own)).unwrap();
     let files = PairPaths { cert: "/etc/certs/www.pem".into(), key: "/etc/certs/www.key".into() };
-    let spec = Arc::new(SiteSpec { certificates: vec![files], ..SiteSpec::clone(&spec) });
+    let spec = Arc::new(SiteSpec { certificates: [files].into(), ..SiteSpec::clone(&spec) });
     Arc::new(Site { spec, certificates, origin, slot, throttle })
 }
 

@@ -7,7 +7,7 @@ use super::super::super::inventory::{CERTIFICATE_BYTES_MAX, CertificateId, NewCe
 use super::super::{BEGIN, ROWS_MAX, push_list};
 use super::InventoryDb;
 use super::orders::{end_order_of, forget_attempts_on};
-use crate::certificate::{MAX_CHAIN, share_intermediate};
+use crate::certificate::{MAX_CHAIN, fingerprint, share_intermediate};
 use crate::clock::UnixTime;
 use crate::issuance::renewal::Window;
 
@@ -116,7 +116,7 @@ async fn keep_on(
     .bind(&*new.ca)
     .bind(&*row.facts)
     .bind(new.facts.not_after.secs())
-    .bind(&new.facts.fingerprint[..])
+    .bind(&fingerprint(row.leaf)[..])
     .bind(row.leaf)
     .bind(issuers)
     .bind(&*new.sealed_key)

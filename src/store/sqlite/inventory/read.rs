@@ -15,10 +15,11 @@ use super::super::super::inventory::{
 };
 use super::super::{error, plain};
 use super::{InventoryDb, name, role, shortened};
-use crate::certificate::{Facts, MAX_CHAIN, facts_of, share_intermediate};
+use crate::certificate::{self, Facts, MAX_CHAIN, facts_of, share_intermediate};
 use crate::clock::UnixTime;
 use crate::issuance::renewal::Window;
 use crate::name::TenantId;
+use crate::text::SharedText;
 
 /// Octets of a row, told without reading them.
 macro_rules! octets {
@@ -211,7 +212,7 @@ struct Shelf {
     issuers: Issuers,
     tenants: HashSet<TenantId>,
     /// Directory URLs, and names of issuers.
-    texts: HashSet<Arc<str>>,
+    texts: HashSet<SharedText>,
 }
 
 impl Shelf {
@@ -252,12 +253,12 @@ impl Shelf {
         Ok(StoredCertificate { id, certificate, revoked_at: row.time_or_none(REVOKED_AT)?, ari })
     }
 
-    fn shared(&mut self, text: &str) -> Arc<str> {
+    fn shared(&mut self, text: &str) -> SharedText {
         if let Some(known) = self.texts.get(text) {
-            return Arc::clone(known);
+            return known.clone();
         }
-        let text = Arc::from(text);
-        self.texts.insert(Arc::clone(&text));
+        let text = SharedText::from(text);
+        self.texts.insert(text.clone());
         text
     }
 
@@ -293,5 +294,9 @@ impl Shelf {
 /// What the leaf says, if it is the one that was kept.
 fn facts_anew(leaf: &[u8], fingerprint: &[u8]) -> Result<Facts, String> {
     let facts = facts_of(&CertificateDer::from(leaf)).map_err(|error| error.to_string())?;
-    if facts.fingerprint == fingerprint { Ok(facts) } else { Err("its leaf is not the one that was kept".to_owned()) }
+    if certificate::fingerprint(leaf) == fingerprint {
+        Ok(facts)
+    } else {
+        Err("its leaf is not the one that was kept".to_owned())
+    }
 }

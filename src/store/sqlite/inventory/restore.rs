@@ -7,6 +7,7 @@ use super::super::super::inventory::StoredCertificate;
 use super::super::{BEGIN, ROWS_MAX};
 use super::InventoryDb;
 use super::certificates::{Row, issuers_on, row};
+use crate::certificate::fingerprint;
 use crate::clock::UnixTime;
 
 impl InventoryDb {
@@ -60,7 +61,7 @@ async fn restore_on<'r>(
         .bind(&*new.ca)
         .bind(&*row.facts)
         .bind(new.facts.not_after.secs())
-        .bind(&new.facts.fingerprint[..])
+        .bind(&fingerprint(row.leaf)[..])
         .bind(row.leaf)
         .bind(issuers)
         .bind(&*new.sealed_key)

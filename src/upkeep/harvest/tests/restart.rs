@@ -221,7 +221,7 @@ fn names_that_nobody_serves_keep_what_they_used_and_are_found_again() {
     assert_eq!(field.figures().peak_qps, 0.0);
     field.publish(&["later.example.com"], basic());
     assert_eq!(field.figures().peak_qps, 20.0);
-    assert!(field.live.snapshot().site("later.example.com").unwrap().throttle.is_engaged());
+    assert!(field.live.snapshot().site("later.example.com").unwrap().is_throttled());
     field.pass_time(86_400);
     disk.store(&mut field);
     assert_eq!(sealed(&disk).len(), 1);
