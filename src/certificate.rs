@@ -7,6 +7,7 @@ mod choice;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod holder;
 mod inspect;
 mod intermediate;
 mod key;
@@ -30,6 +31,7 @@ use sealed::Sealed;
 
 pub use choice::{CertificateSet, Choice, CommonRanks, LastResort, Ranks, Source, Standing};
 pub use error::{CertificateError, PairFile};
+pub use holder::HoldsKey;
 pub use inspect::{Validation, serial, subject_and_issuer, validation};
 pub(crate) use intermediate::share as share_intermediate;
 pub use key::{KeyKind, context_of_leaf as key_context_of_leaf, context_of_spki as key_context_of_spki};

@@ -6,6 +6,7 @@ mod crew;
 mod house;
 mod logging;
 pub mod office;
+mod reload;
 mod reports;
 mod signals;
 mod sockets;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Registry};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -25,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::admin::{self, Desk};
 use crate::clock::{self, Clock};
 use crate::config::{self, Config, Diagnostics, Loaded};
-use crate::control::{AskReload, Control, ReloadOutcome, poll_pairs};
+use crate::control::{AskReload, Control, poll_pairs};
 use crate::on_demand::Doorbell;
 use crate::proxy::{Counters, Shared};
 use crate::snapshot::Live;
@@ -38,7 +39,7 @@ use crate::upkeep::probe::Probe;
 use crate::upkeep::recorder::{Beginning, Gauges, Recording, Retention};
 use crate::upkeep::watch::Watch;
 use access_log::AccessLog;
-use blueprint::{blueprint, public_port, refuse_what_needs_a_restart};
+use blueprint::{blueprint, public_port};
 use crew::Crew;
 use house::House;
 pub use house::{control_socket, forbid_core_dumps};
@@ -160,7 +161,7 @@ impl Server {
         let custody = Custody::after(ahead, &config.data_dir, config.vault.clone(), &registry).map_err(metrics)?;
         let opening = custody.begin(clock::now());
         let counters = Arc::new(Counters::register(&registry).map_err(metrics)?);
-        let reloads = register_reloads(&registry).map_err(metrics)?;
+        let reloads = reload::register(&registry).map_err(metrics)?;
 
         let live = Arc::new(Live::default());
         let gauges = Gauges::register(&registry).map_err(metrics)?;
@@ -331,79 +332,6 @@ impl Server {
         let written = async { tokio::join!(access_log.close(), recording.finish(WRITING_PATIENCE), providers.end()) };
         _ = signals.unless_end(written).await;
     }
-
-    /// Reads the configuration again and takes it whole, or keeps the old one whole. Says which in log and metrics.
-    async fn reload(&mut self) -> ReloadOutcome {
-        let outcome = match self.try_reload().await {
-            Ok(message) => ReloadOutcome { ok: true, message, domains: self.config.domains.len() },
-            Err(message) => ReloadOutcome { ok: false, message, domains: self.config.domains.len() },
-        };
-        let result = if outcome.ok { "ok" } else { "refused" };
-        self.reloads.with_label_values(&[result]).inc();
-        if outcome.ok {
-            tracing::info!(domains = outcome.domains, "reloaded: {}", outcome.message);
-        } else {
-            let kind = "reload_refused";
-            tracing::warn!(kind, "reload refused, the old configuration stays in force:\n{}", outcome.message);
-        }
-        outcome
-    }
-
-    async fn try_reload(&mut self) -> Result<String, String> {
-        let path = self.config.path.clone();
-        let file = path.clone();
-        let loaded = in_background(move || config::load(&file)).await?.map_err(|wrong| wrong.to_string())?;
-        for lacking in &loaded.lacking {
-            tracing::warn!("{}: without it the next start opens no kept key", lacking.message);
-        }
-        let mut config = loaded.config.clone();
-        refuse_what_needs_a_restart(&self.config, &config)?;
-        if config.vault != self.config.vault {
-            self.custody.opens_with(&config.vault, self.desk.clock.read().now).await.map_err(|error| {
-                format!("{}: [vault] has changed: {error}; `lockgate vault rotate` changes the key", path.display())
-            })?;
-        }
-        let listeners = self.crew.prepare(&config.listen).map_err(|error| error.to_string())?;
-        let wanted = config.access_log.clone();
-        let opened = in_background(move || access_log::open(wanted.as_ref())).await??;
-        let (access_log, outlet) = self
-            .access_log
-            .succeed(opened, public_port(&config, &listeners), &self.counters)
-            .map_err(|error| format!("threads cannot be started: {error}"))?;
-        let control = Arc::clone(&self.control);
-        let blueprint = blueprint(&config, listeners.https.first());
-        let applied = in_background(move || {
-            let mut control = lock(&control);
-            control.apply(blueprint).map(|broken| (broken, Arc::clone(&control.blueprint().domains)))
-        });
-        let (broken, domains) = applied.await?.map_err(|error| error.to_string())?;
-        // Those that say the same as before are the same: no second copy of them is kept.
-        config.domains = domains;
-        // Files are data: a broken pair does not keep the rest of a good configuration out.
-        for broken in &broken {
-            warn_of(broken);
-        }
-        self.log.set_level(config.log.level);
-        self.custody.turn_to(config.vault.clone());
-        _ = self.served_at.send(listeners.https.clone());
-        self.crew.take_over(listeners);
-        _ = self.retention.send(config.retention);
-        _ = self.published.send((self.live.snapshot(), config.timezone.clone()));
-        let before = std::mem::replace(&mut self.config, config);
-        self.crew.log_to(outlet);
-        // Whoever rotates logs may do with the old file what he likes once the reload is over.
-        std::mem::replace(&mut self.access_log, access_log).close().await;
-        let names =
-            |config: &Config| config.domains.iter().map(|d| d.name.clone()).collect::<std::collections::HashSet<_>>();
-        let (before, after) = (names(&before), names(&self.config));
-        Ok(format!(
-            "domains: {} ({} added, {} removed); certificate pairs that cannot be used: {}",
-            after.len(),
-            after.difference(&before).count(),
-            before.difference(&after).count(),
-            broken.len()
-        ))
-    }
 }
 
 /// Once a second: have certificate files changed? Where a disk does not answer, nobody else waits for it.
@@ -428,16 +356,6 @@ async fn watch(live: Arc<Live>, clock: Arc<Clock>, alerts: Arc<Alerts>) {
         tick.tick().await;
         watch.step(clock.read().now, &live.snapshot(), &alerts);
     }
-}
-
-fn register_reloads(registry: &Registry) -> Result<IntCounterVec, prometheus::Error> {
-    let opts = Opts::new("lockgate_config_reloads_total", "Configuration reloads by outcome.");
-    let reloads = IntCounterVec::new(opts, &["result"])?;
-    registry.register(Box::new(reloads.clone()))?;
-    for result in ["ok", "refused"] {
-        reloads.with_label_values(&[result]);
-    }
-    Ok(reloads)
 }
 
 /// Serves one of the back office's own sockets.

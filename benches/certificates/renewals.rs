@@ -56,8 +56,8 @@ pub fn measure(stock: &Stock, runs: usize) -> [(&'static str, f64, f64); 2] {
         };
         let renewed: Vec<NewCertificate> = (0..RENEWALS).map(renewed).collect();
         let quiet = load::run(address, &config, TIME, run);
+        let began = Instant::now();
         let (busy, renewed_in) = std::thread::scope(|scope| {
-            let began = Instant::now();
             let renewing = scope.spawn(|| {
                 renew(&runtime, &custody, &mut control, &live, renewed);
                 began.elapsed()

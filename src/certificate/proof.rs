@@ -6,19 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, RootCertStore, ServerConfig,
-    ServerConnection, SideData, SignatureScheme,
+    ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig, ServerConnection, SideData,
 };
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 
-use super::{Certificate, leaf};
+use super::{Certificate, HoldsKey, leaf};
 use crate::clock::UnixTime;
 use crate::name::{DomainName, Kind};
 
@@ -118,7 +115,8 @@ fn shown_leaf(
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let verifier = Arc::new(HoldsKey(provider));
+    // The rest is looked at outside of the handshake, where it can be said better what is wrong.
+    let verifier = Arc::new(HoldsKey::new(provider));
     let mut client = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     client.resumption = Resumption::disabled();
     let mut client = ClientConnection::new(Arc::new(client), wanted)?;
@@ -194,46 +192,6 @@ fn carry<A: SideData, B: SideData>(
         to.process_new_packets()?;
     }
     Ok(())
-}
-
-/// The client's side of the handshake: the server must hold the key of the leaf that it shows. The rest is looked at
-/// outside of the handshake, where it can be said better what is wrong.
-#[derive(Debug)]
-struct HoldsKey(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for HoldsKey {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: rustls_pki_types::UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
