@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Custody, CustodyError, tell_if_made};
+use super::unlocking::tell_if_made;
+use super::{Custody, CustodyError};
 use crate::clock::UnixTime;
 use crate::control::Kept;
 use crate::store::inventory::{CertificateId, Inventory, NewCertificate, Provenance, StoredCertificate};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 use zeroize::Zeroizing;
 
-use super::order::Failure;
+use super::failure::Failure;
 use super::pauses::Pauses;
 use crate::clock::UnixTime;
 use crate::issuance::Authority;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Issuing;
-use super::order::Failure;
+use super::failure::Failure;
 use super::queue::Task;
 use crate::clock::UnixTime;
 use crate::control::{Kept, Ordered, WantedCertificate};

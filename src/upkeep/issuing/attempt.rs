@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::Issuing;
-use super::order::{Blame, Failure, Job, Said};
+use super::failure::{Blame, Failure, Said};
+use super::order::Job;
 use super::queue::Task;
 use crate::clock::UnixTime;
 use crate::issuance::Authority;

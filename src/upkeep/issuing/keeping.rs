@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 use tokio::task::spawn_blocking;
 
-use super::order::{Failure, Job, Workshop};
+use super::failure::Failure;
+use super::order::{Job, Workshop};
 use crate::certificate::{facts_of, key_context_of_leaf, prove};
 use crate::control::Kept;
 use crate::issuer::acme::{AcmeError, check_issued, spki_of};

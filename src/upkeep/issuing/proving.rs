@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::order::Failure;
+use super::failure::Failure;
 use crate::challenge::{Board, Exhibit};
 use crate::dns::{DnsError, Shown, TxtRecords};
 use crate::issuance::subject::Subject;

@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use super::accounts::Accounts;
 use super::due::jitter;
-use super::order::{Failure, Workshop};
+use super::failure::Failure;
+use super::order::Workshop;
 use super::queue::{Queue, Task};
 use super::try_lock;
 use super::wanted::{Number, Wanted};

@@ -10,7 +10,7 @@ use rstest::rstest;
 use super::*;
 use crate::certificate::fixture::{DAY, NOW};
 use bench::{Bench, failure, name, own, rate_limit, silence, standby, unproved};
-use order::Blame;
+use failure::Blame;
 
 const HOUR: i64 = 3600;
 /// The first back-off, and its jitter.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use tempfile::TempDir;
 
-use super::super::order::Blame;
+use super::super::failure::Blame;
 use super::super::*;
 use crate::certificate::fixture::{DAY, NOW, pair};
 use crate::certificate::key_context_of_leaf;
