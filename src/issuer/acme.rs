@@ -129,6 +129,16 @@ impl Account {
         Ok(Self { inner, context: Arc::clone(context) })
     }
 
+    /// Tells the authority of another e-mail address, or that there is none any more (RFC 8555, section 7.3.2).
+    ///
+    /// # Errors
+    /// The authority's refusal.
+    pub async fn tell_contact(&self, email: Option<&str>) -> Result<(), AcmeError> {
+        let contact: Vec<String> = email.iter().map(|email| format!("mailto:{email}")).collect();
+        let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+        self.context.judge(call!(self.inner.update_contacts(&contact))).map(drop)
+    }
+
     /// The account's URL.
     pub fn url(&self) -> &str {
         self.inner.id()

@@ -5,6 +5,7 @@ use std::fs;
 use rstest::rstest;
 use tempfile::TempDir;
 
+use crate::cert_commands::command;
 use crate::estate::in_database;
 use crate::harness::{
     Authority, Curl, Fault, FaultCa, Lockgate, Managed, Pki, Resource, RetryAfter, Setup, eventually, utc,
@@ -104,6 +105,30 @@ fn an_external_account_and_a_contact_are_sent() {
     assert_eq!(made[0].external_account().as_deref(), Some("kid-7"));
     assert_eq!(made[0].payload["contact"][0], "mailto:ops@lockgate.test");
     assert_eq!(made[0].payload["termsOfServiceAgreed"], true);
+}
+
+#[test]
+fn an_authority_is_told_once_of_another_contact_and_that_there_is_none_any_more() {
+    let pki = Pki::new();
+    let ca = fault_ca(&pki);
+    let mut gate = setup(&pki, &[&ca]).set("acme.email", "'ops@lockgate.test'").start();
+    gate.await_own(SITE);
+    let told = || ca.requests_for(Resource::Account).into_iter().map(|it| it.payload["contact"].clone()).collect();
+    let renewed = |gate: &Lockgate| assert_eq!(command(gate, &["cert", "renew", SITE]).code, 0);
+    let none: Vec<serde_json::Value> = Vec::new();
+    renewed(&gate);
+    assert_eq!(told(), none, "it knows from the beginning");
+    gate.reconfigure(|setup| setup.set("acme.email", "'desk@lockgate.test'"));
+    renewed(&gate);
+    let desk = serde_json::json!(["mailto:desk@lockgate.test"]);
+    assert_eq!(told(), [desk.clone()]);
+    gate.kill();
+    gate.start_again();
+    renewed(&gate);
+    assert_eq!(told(), [desk.clone()], "it is remembered what it was told");
+    gate.reconfigure(|setup| setup.unset("acme.email"));
+    renewed(&gate);
+    assert_eq!((told(), ca.accounts()), (vec![desk, serde_json::json!([])], 1));
 }
 
 #[test]

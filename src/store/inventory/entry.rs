@@ -139,6 +139,8 @@ pub struct Account {
     pub sealed_key: Box<[u8]>,
     /// When it was made.
     pub made_at: UnixTime,
+    /// The e-mail address that the authority was last told of. Empty: of none, or nobody knows.
+    pub contact: String,
 }
 
 /// An order's number.

@@ -171,6 +171,7 @@ fn account(eab_kid: Option<&str>) -> Account {
         url: "https://ca.example/account/1".into(),
         sealed_key: b"sealed".as_slice().into(),
         made_at: NOW,
+        contact: "ops@example.com".to_owned(),
     }
 }
 

@@ -33,6 +33,7 @@ const LAYOUT: Layout = Layout {
     schema: &[
         include_str!("../schema/sqlite_inventory/0001_certificates.sql"),
         include_str!("../schema/sqlite_inventory/0002_held_off.sql"),
+        include_str!("../schema/sqlite_inventory/0003_contact.sql"),
     ],
     // To the last row of all but the certificates, which are many: whoever opens it reads them, and meets their damage.
     // Lengths stand in a row's head, so that long values are not read.

@@ -224,7 +224,11 @@ impl Accounts {
         {
             let known = KnownAccount { url: stored.url.clone(), key_pkcs8: key_pkcs8.clone() };
             match acme::Account::enter(authority, &known).await {
-                Ok(account) => return Ok(entered(account, stored.clone(), kept_in)),
+                Ok(account) => {
+                    let told = tell_contact(authority, &account, stored).await;
+                    let kept_in = kept_in.filter(|_| told.is_none());
+                    return Ok(entered(account, told.unwrap_or_else(|| stored.clone()), kept_in));
+                }
                 // The key is none.
                 Err(error) if error.kind() == ErrorKind::AccountGone => {
                     tracing::error!(ca = authority.name, "{error}: another account is made");
@@ -238,7 +242,8 @@ impl Accounts {
         };
         let made = |account: acme::Account, stored: inventory::Account| {
             tracing::info!(ca = authority.name, "made an account");
-            let stored = inventory::Account { url: account.url().to_owned(), made_at: now, ..stored };
+            let (url, contact) = (account.url().to_owned(), authority.email.clone().unwrap_or_default());
+            let stored = inventory::Account { url, made_at: now, contact, ..stored };
             entered(account, stored, None)
         };
         // Begun before, or unknown to whoever was asked for an order: if it is there after all, it is not made twice.
@@ -253,7 +258,8 @@ impl Accounts {
         let key_pkcs8 = account_key().map_err(failed)?;
         let sealed_key = self.custody.vault().seal(&key_pkcs8, &context(authority))?;
         let (ca, eab_kid) = key(authority);
-        let stored = inventory::Account { ca, eab_kid, url: String::new(), sealed_key, made_at: now };
+        let (url, contact) = (String::new(), String::new());
+        let stored = inventory::Account { ca, eab_kid, url, sealed_key, made_at: now, contact };
         inventory.put_account(&stored).await?;
         let account = acme::Account::register(authority, &key_pkcs8, eab_key).await.map_err(failed)?;
         Ok(made(account, stored))
@@ -351,6 +357,26 @@ async fn stored_in(inventory: &Inventory, authority: &Authority) -> Result<Optio
     let (ca, eab_kid) = key(authority);
     let is_it = |account: &inventory::Account| account.ca == ca && account.eab_kid == eab_kid;
     Ok(inventory.accounts().await?.into_iter().find(is_it))
+}
+
+/// Tells the authority of the address that is configured by now, if it was told of another one. How it is stored then;
+/// `None`: as it was. What it does not take keeps nobody from ordering, and is told again when it is next entered.
+async fn tell_contact(
+    authority: &Authority,
+    account: &acme::Account,
+    stored: &inventory::Account,
+) -> Option<inventory::Account> {
+    let contact = authority.email.clone().unwrap_or_default();
+    if stored.contact == contact {
+        return None;
+    }
+    match account.tell_contact(authority.email.as_deref()).await {
+        Ok(()) => Some(inventory::Account { contact, ..stored.clone() }),
+        Err(error) => {
+            tracing::warn!(ca = authority.name, "the authority was not told of the e-mail address: {error}");
+            None
+        }
+    }
 }
 
 /// What an account's key is sealed for.

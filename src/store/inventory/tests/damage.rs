@@ -53,10 +53,14 @@ async fn contents(inventory: &Inventory) -> (usize, Vec<usize>) {
     (certificates.certificates.len(), lost)
 }
 
-/// As it was before authorities that want to be left alone were kept.
+/// Takes away what the first version did not have.
+const OLDER: &str = "ALTER TABLE attempts DROP COLUMN held_off; ALTER TABLE account DROP COLUMN contact;
+    PRAGMA user_version = 1";
+
+/// As it was before authorities that want to be left alone were kept, and what they were told.
 async fn closed_older() -> TempDir {
     let dir = closed().await;
-    tamper(dir.path(), "ALTER TABLE attempts DROP COLUMN held_off; PRAGMA user_version = 1").await;
+    tamper(dir.path(), OLDER).await;
     dir
 }
 
@@ -109,13 +113,16 @@ async fn an_older_database_is_brought_up_to_date(#[case] damaged: Option<&str>, 
         None => {}
     }
     let inventory = open_and_read(dir.path()).await.inventory;
-    // Of what is compared, only what failed is another: nobody was noted to want to be left alone.
+    // Of what is compared, accounts and what failed are others: nobody was noted to want to be left alone, or to know
+    // whom to write to.
     let (certificates, lost) = contents(&inventory).await;
-    assert!(certificates >= least && lost == [4], "{certificates} {lost:?}");
+    assert!(certificates >= least && lost == [2, 4], "{certificates} {lost:?}");
+    assert_eq!(inventory.accounts().await.unwrap(), [Account { contact: String::new(), ..account(None) }]);
     let mut kept = attempts("example.com", Role::Own);
     kept.held_off.clear();
     assert_eq!(inventory.attempts().await.unwrap(), [kept]);
     inventory.note_attempts(&attempts("example.com", Role::Own)).await.unwrap();
+    inventory.put_account(&account(None)).await.unwrap();
     assert!(contents(&inventory).await.1.is_empty());
 }
 

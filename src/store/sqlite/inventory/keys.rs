@@ -72,7 +72,7 @@ impl InventoryDb {
 
     pub(in crate::store) async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
         let mut conn = self.reader().await?;
-        let sql = "SELECT ca, eab_kid, url, sealed_key, made_at FROM account ORDER BY ca, eab_kid";
+        let sql = "SELECT ca, eab_kid, url, sealed_key, made_at, contact FROM account ORDER BY ca, eab_kid";
         let read = read_usable(&mut conn, sql, "an account", account).await;
         self.end(conn, read)
     }
@@ -80,15 +80,17 @@ impl InventoryDb {
     pub(in crate::store) async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         let mut conn = self.writer().await?;
         let done = sqlx::query(
-            "INSERT INTO account (ca, eab_kid, url, sealed_key, made_at) VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO account (ca, eab_kid, url, sealed_key, made_at, contact) VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (ca, eab_kid) DO UPDATE
-             SET url = excluded.url, sealed_key = excluded.sealed_key, made_at = excluded.made_at",
+             SET url = excluded.url, sealed_key = excluded.sealed_key, made_at = excluded.made_at,
+                 contact = excluded.contact",
         )
         .bind(&*account.ca)
         .bind(account.eab_kid.as_deref().unwrap_or_default())
         .bind(&*account.url)
         .bind(&*account.sealed_key)
         .bind(account.made_at.secs())
+        .bind(&*account.contact)
         .execute(&mut *conn)
         .await;
         self.end(conn, done).map(drop)
@@ -123,6 +125,7 @@ fn account(row: &SqliteRow) -> Result<Account, String> {
         url: value(row, 2)?,
         sealed_key: value::<&[u8]>(row, 3)?.into(),
         made_at: time(row, 4)?,
+        contact: value(row, 5)?,
     })
 }
 

@@ -32,7 +32,7 @@ const COPY: &str = "certificates.db.copy";
 const TABLES: [(&str, &str); 7] = [
     ("data_key", "id, wrapped_by, wrapped, made_at"),
     ("secret", "name, sealed, public"),
-    ("account", "ca, eab_kid, url, sealed_key, made_at"),
+    ("account", "ca, eab_kid, url, sealed_key, made_at, contact"),
     ("acme_order", "id, subject, role, ca, url, names, sealed_key, placed_at"),
     ("issuer", "id, der"),
     (

@@ -125,6 +125,7 @@ async fn an_account_whose_key_does_not_open_is_made_anew(#[case] sealed: fn(&Wor
         url: "https://ca.example/account/7".to_owned(),
         sealed_key: sealed(&world).into(),
         made_at: NOW,
+        contact: String::new(),
     };
     world.custody.inventory().unwrap().put_account(&lost).await.unwrap();
     let account = world.enter().await.unwrap();
