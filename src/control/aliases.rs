@@ -74,7 +74,8 @@ impl Host {
         let name = &kept.subject;
         let is_name = name.kind() == Kind::Exact && name.as_str().contains('.');
         let is_approved = kept.is_on_demand && self.on_demand.ask.is_some() || is_allowed(&self.on_demand, name);
-        let is_ours = kept.role == Role::Own && kept.tenant == self.spec.tenant && !kept.ca.is_empty();
+        // What was ordered for a name goes with it, whoever's the domain was then that serves it.
+        let is_ours = kept.role == Role::Own && !kept.ca.is_empty();
         is_name && is_ours && is_approved && kept.certificate.covers(name)
     }
 

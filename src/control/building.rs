@@ -1,8 +1,10 @@
 //! How the world is built: what is wanted, certificates and living parts -> sites -> snapshot -> publish.
 
 use std::cell::LazyCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::living::LivingParts;
 use super::shelf::Shelf;

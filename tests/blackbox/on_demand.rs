@@ -147,6 +147,10 @@ fn a_name_is_asked_about_once_and_a_restart_knows_it() {
     assert_eq!((asked.questions().len(), field.authority.orders()), (1, orders));
     assert_eq!(gate.get("shop.example-a.test").text(), "shop");
 
+    // Whoever's the domain is by now that takes it in.
+    gate.reconfigure(|setup| setup.tenant("another"));
+    assert_eq!(gate.leaf("shop.example-a.test"), first);
+
     // Without the table nobody is taken in; with it, who was approved is known again.
     gate.reconfigure(|setup| setup.unset("acme.on_demand"));
     assert_eq!(refusal(&gate, "shop.example-a.test"), Some(REFUSED));
