@@ -222,6 +222,7 @@ impl Server {
             Arc::clone(&shared.challenges),
             Arc::clone(&clock),
             Arc::clone(&alerts),
+            quiet.clone(),
             &registry,
         )
         .map_err(metrics)?;
@@ -236,7 +237,7 @@ impl Server {
         let probe = Probe::new(Arc::clone(&live), Arc::clone(&clock), listeners, probes, &registry).map_err(metrics)?;
         let (shipments, workers) = crew.start(&shared)?;
         tokio::spawn(probe.run());
-        quiet.spawn(issuing.run(asked_to_issue, admissions, opened));
+        tokio::spawn(issuing.run(asked_to_issue, admissions, opened));
         tokio::spawn(porter.run(rings));
         let incoming = Incoming { shipments, published: news, questions, errands: asked_errands, workers };
         tokio::spawn(harvest.run(Arc::clone(&clock), incoming));

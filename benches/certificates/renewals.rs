@@ -93,7 +93,7 @@ fn renew(runtime: &Runtime, custody: &Arc<Custody>, control: &mut Control, live:
     for (i, new) in renewed.into_iter().enumerate() {
         runtime.block_on(tick.tick());
         prove(
-            &custody.closed(new.facts.clone(), &new.chain, &new.sealed_key),
+            &custody.to_try(new.facts.clone(), &new.chain, &new.sealed_key),
             std::slice::from_ref(&new.subject),
             new.at,
         )

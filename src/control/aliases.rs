@@ -73,8 +73,9 @@ impl Host {
     fn takes_in(&self, kept: &Kept) -> bool {
         let name = &kept.subject;
         let is_name = name.kind() == Kind::Exact && name.as_str().contains('.');
-        let is_approved = kept.is_on_demand && self.on_demand.ask.is_some() || is_allowed(&self.on_demand, name);
-        // What was ordered for a name goes with it, whoever's the domain was then that serves it.
+        // Who was asked about it then spoke for the tenant of then; the list speaks for whoever it stands with now.
+        let was_approved = kept.is_on_demand && self.on_demand.ask.is_some() && kept.tenant == self.spec.tenant;
+        let is_approved = was_approved || is_allowed(&self.on_demand, name);
         let is_ours = kept.role == Role::Own && !kept.ca.is_empty();
         is_name && is_ours && is_approved && kept.certificate.covers(name)
     }

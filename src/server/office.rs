@@ -5,14 +5,14 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
+use rustix::process::nice;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Threads for what must be done in time: buckets, days, alerts, whoever asks.
 const OFFICE_THREADS: usize = 2;
-/// Where there is no processor left, a thread of this niceness (setpriority(2)) gets about a tenth of what another one
-/// does; and it never keeps one waiting that has a request to answer.
+/// So much nicer than others is a thread that gives way (nice(2)): where there is no processor left, it gets about a tenth
+/// of what they do, and one that wakes up to answer a request need not wait for it.
 const GIVING_WAY: i32 = 10;
 /// How often memory that is free goes back to the system.
 const TIDYING: Duration = Duration::from_secs(30);
@@ -22,8 +22,8 @@ pub(super) fn open() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(OFFICE_THREADS).thread_name("lockgate-office").enable_all().build()
 }
 
-/// Runs what has days to spare, and gives way to everything else: certificates are ordered and tested here, which takes a
-/// processor milliseconds each.
+/// Runs what nobody waits for, and gives way to everything else: certificates are renewed here, which takes a processor
+/// milliseconds each. What a handshake or a person waits for is ordered in the office.
 ///
 /// # Errors
 /// If there is no thread.
@@ -39,7 +39,7 @@ pub fn open_quiet() -> io::Result<Runtime> {
 /// The calling thread gives way from now on. Linux keeps that for each thread of its own, whatever POSIX says.
 pub fn give_way() {
     // Whoever may not even that goes on as it is.
-    _ = setpriority_process(None, GIVING_WAY);
+    _ = nice(GIVING_WAY);
 }
 
 /// Gives memory back that has been free for a while, now and then. The allocator does so when a thread ends, and else only

@@ -83,6 +83,14 @@ impl Inventory {
         }
     }
 
+    /// The same, and leaves one that is damaged as it is.
+    ///
+    /// # Errors
+    /// The same, and [`StoreError::Damaged`].
+    pub async fn open_sound(data_dir: &Path) -> Result<Self, StoreError> {
+        InventoryDb::open(data_dir).await.map(|db| Self { db })
+    }
+
     /// Carries what can be read of the database in `data_dir` into a fresh one, sets the old one aside and opens the
     /// fresh one: for one that turned out to be damaged while it was used. [`Self::close`] that one first. `now` goes
     /// into the name of what is set aside.
@@ -106,7 +114,8 @@ impl Inventory {
     /// Nobody else may write it meanwhile, and nobody in this process have it open.
     ///
     /// # Errors
-    /// If it is newer or older, or unreadable. Damage is met where something is read.
+    /// If it is newer, or unreadable. Damage is met where something is read, and so is what an older one has not yet: its
+    /// keys and certificates it has.
     pub async fn open_still(data_dir: &Path) -> Result<Option<Self>, StoreError> {
         InventoryDb::open_still(data_dir).await.map(|db| db.map(|db| Self { db }))
     }

@@ -168,8 +168,8 @@ impl Sqlite {
         sqlite.closed_unless(sqlite.require_schema().await).await
     }
 
-    /// The same, with what its log holds, and without the probe: what is damaged is met where it is read. `None` if
-    /// there is none. Also nobody in this process may have it open: without locks of its own, it would drop theirs.
+    /// The same, with what its log holds, also of an older schema, and without the probe: what is damaged, or is not
+    /// there yet, is met where it is read. `None` if there is none. Also nobody in this process may have it open: without locks of its own, it would drop theirs.
     async fn open_still_with_log(layout: &'static Layout, data_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = data_dir.join(layout.file);
         if !path.try_exists().map_err(|e| error(&path, e.into()))? {
@@ -177,7 +177,7 @@ impl Sqlite {
         }
         let beside = if files::has_log_with_content(&path) { Beside::Nobody } else { Beside::NoWriter };
         let sqlite = Self::to_read(layout, path, 1, beside);
-        sqlite.closed_unless(sqlite.require_version().await).await.map(Some)
+        sqlite.closed_unless(sqlite.require_any_version().await).await.map(Some)
     }
 
     fn to_read(layout: &'static Layout, path: PathBuf, connections_max: u32, beside: Beside) -> Self {
@@ -214,11 +214,12 @@ impl Sqlite {
         self.require(version)
     }
 
-    async fn require_version(&self) -> Result<(), StoreError> {
+    /// An older one is read as far as it goes: where nothing can be written it stays what it is.
+    async fn require_any_version(&self) -> Result<(), StoreError> {
         let mut conn = self.reader().await?;
         let version = schema_version(&mut conn).await;
         let version = self.end(conn, version)?;
-        self.require(version)
+        if self.known_schema(version)? == 0 { Err(StoreError::Older(self.shared.path.clone())) } else { Ok(()) }
     }
 
     fn require(&self, version: i64) -> Result<(), StoreError> {

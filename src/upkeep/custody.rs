@@ -12,6 +12,7 @@ mod unlocking;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 pub use ahead::Ahead;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -32,6 +33,8 @@ use crate::vault::{Vault, VaultError, WrappedKey};
 
 /// Keys that are open at once; the rest open in well under a millisecond when they are asked for.
 const MAX_OPENED_KEYS: usize = 10_000;
+/// How long after a damaged inventory was replaced another one is not.
+const REPLACE_PAUSE: Duration = Duration::from_secs(3600);
 /// What the internal authority's key is kept under.
 pub const INTERNAL_CA: &str = "internal-ca";
 /// The same of the one that signed before: a clock that was wrong may have replaced it.
@@ -50,6 +53,8 @@ pub struct Custody {
     inventory: ArcSwapOption<Inventory>,
     /// As they were last read. `None`: not even that was possible yet.
     keys: ArcSwapOption<Keys>,
+    /// When one that was damaged was replaced last.
+    replaced_at: Mutex<Option<Instant>>,
     is_unlocked: IntGauge,
 }
 
@@ -133,6 +138,7 @@ impl Custody {
             ahead: Mutex::new(ahead),
             inventory: ArcSwapOption::empty(),
             keys: ArcSwapOption::empty(),
+            replaced_at: Mutex::default(),
             is_unlocked,
         }))
     }
@@ -180,13 +186,26 @@ impl Custody {
     }
 
     async fn open_to_write(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
-        let opened = Inventory::open(&self.data_dir, now).await?;
-        let was_sound = opened.set_aside.is_none();
-        match self.take_over(opened, known, now).await {
-            // Certificates are read only now. What is damaged again at once has a disk that damages it.
-            Err(CustodyError::Store(StoreError::Damaged { .. })) if was_sound => self.replace(known, now).await,
+        let taken_over = match Inventory::open_sound(&self.data_dir).await {
+            Ok(inventory) => {
+                self.take_over(OpenedInventory { inventory, set_aside: None, salvaged_rows: 0 }, known, now).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        match taken_over {
+            // In whole or, as certificates are read only now, in part.
+            Err(CustodyError::Store(StoreError::Damaged { .. })) if self.may_replace() => {
+                self.replace(known, now).await
+            }
             taken_over => taken_over,
         }
+    }
+
+    /// Whether one that is damaged is to be replaced: one that is damaged again so soon has a disk that damages it, and
+    /// another copy of it would help nobody.
+    fn may_replace(&self) -> bool {
+        let replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
+        !replaced_at.is_some_and(|at| at.elapsed() < REPLACE_PAUSE)
     }
 
     /// The same for one that turned out to be damaged: what can be read of it is carried over before.
@@ -195,6 +214,7 @@ impl Custody {
     /// [`CustodyError`].
     async fn replace(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
         let opened = Inventory::replace(&self.data_dir, now).await?;
+        *self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.take_over(opened, known, now).await
     }
 
@@ -304,9 +324,10 @@ impl Custody {
         kept_with(&self.opened, stored)
     }
 
-    /// A certificate whose key is opened at its first handshake.
-    pub fn closed(&self, facts: Facts, chain: &[CertificateDer<'static>], sealed_key: &[u8]) -> Certificate {
-        Certificate::sealed(facts, chain, sealed_key, Arc::clone(&self.opened))
+    /// A certificate to be tried. Its key is not among those that handshakes open: none of them is closed for it, and none
+    /// waits for whoever tries it.
+    pub fn to_try(&self, facts: Facts, chain: &[CertificateDer<'static>], sealed_key: &[u8]) -> Certificate {
+        Certificate::sealed(facts, chain, sealed_key, OpenedKeys::new(Arc::new(self.vault.clone()), 1))
     }
 }
 

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use prometheus::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -118,7 +119,7 @@ pub struct Issuing {
 }
 
 impl Issuing {
-    /// Knows nothing yet.
+    /// Knows nothing yet. On `quiet` runs what nobody waits for.
     ///
     /// # Errors
     /// If a metric's name is taken.
@@ -129,10 +130,11 @@ impl Issuing {
         board: Arc<Board>,
         clock: Arc<Clock>,
         alerts: Arc<Alerts>,
+        quiet: Handle,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let (accounts, asker) = (Accounts::new(Arc::clone(&custody)), Arc::default());
-        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Arc::default(), clock, asker });
+        let workshop = Arc::new(Workshop { custody, accounts, board, providers: Arc::default(), clock, asker, quiet });
         Ok(Self {
             renewal_info: RenewalInfo::new(Arc::clone(&workshop)),
             workshop,

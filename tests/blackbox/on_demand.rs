@@ -108,7 +108,7 @@ fn results(gate: &Lockgate, result: &str) -> f64 {
 #[test]
 fn an_allowed_name_is_served_from_its_first_handshake_on() {
     let field = Field::new();
-    let gate = field.setup(&["allow = ['*.customers.test', 'single.test']"]).start();
+    let mut gate = field.setup(&["allow = ['*.customers.test', 'single.test']"]).start();
     let before = field.authority.orders();
     for name in ["deep.shop.customers.test", "single.test"] {
         let mut connection = gate.connect(name);
@@ -125,6 +125,10 @@ fn an_allowed_name_is_served_from_its_first_handshake_on() {
     gate.await_metric("lockgate_requests_total", &[("domain", SHOPS), ("status", "2xx")], 2.0);
     assert_eq!(gate.metrics().label_values("domain"), [SHOPS]);
     assert_eq!((results(&gate, "approved"), results(&gate, "refused")), (2.0, 3.0));
+    // Whoever's the domain is by now: the list is the operator's.
+    let leaf = gate.leaf("single.test");
+    gate.reconfigure(|setup| setup.tenant("another"));
+    assert_eq!((gate.leaf("single.test"), field.authority.orders()), (leaf, before + 2));
 }
 
 fn location(field: &Field, name: &str) -> String {
@@ -134,7 +138,7 @@ fn location(field: &Field, name: &str) -> String {
 #[test]
 fn a_name_is_asked_about_once_and_a_restart_knows_it() {
     let (field, asked) = (Field::new(), Asked::answering(200));
-    let mut gate = field.setup(&[&asked.line()]).start();
+    let mut gate = field.setup(&[&asked.line()]).tenant("one").start();
     let first = gate.leaf("Shop.example-A.test");
     assert_eq!(first.names, ["shop.example-a.test"]);
     assert_eq!(asked.questions(), ["/allowed?key=1&domain=shop.example-a.test"]);
@@ -147,8 +151,10 @@ fn a_name_is_asked_about_once_and_a_restart_knows_it() {
     assert_eq!((asked.questions().len(), field.authority.orders()), (1, orders));
     assert_eq!(gate.get("shop.example-a.test").text(), "shop");
 
-    // Whoever's the domain is by now that takes it in.
+    // Another tenant has not approved of it.
     gate.reconfigure(|setup| setup.tenant("another"));
+    assert_eq!(refusal(&gate, "shop.example-a.test"), Some(REFUSED));
+    gate.reconfigure(|setup| setup.tenant("one"));
     assert_eq!(gate.leaf("shop.example-a.test"), first);
 
     // Without the table nobody is taken in; with it, who was approved is known again.

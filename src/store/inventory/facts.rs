@@ -23,6 +23,7 @@ struct Written<'f> {
     issuer: &'f str,
     /// See [`key_code`].
     key: u16,
+    /// Of the leaf, which whoever reads has: the form of this version has it.
     fingerprint: [u8; 32],
 }
 

@@ -19,8 +19,6 @@ use crate::store::{Standing, StoreError};
 /// first.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// A database that is damaged again so soon has a disk that damages it: another copy of it would help nobody.
-const REPLACE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How soon is tried again to have the pen: it is mostly held for less.
 const PEN_PAUSE: Duration = Duration::from_millis(5);
@@ -40,7 +38,6 @@ struct Attendance {
     is_told: bool,
     is_unlocked: bool,
     is_damaged: bool,
-    replaced_at: Option<Instant>,
     /// Which internal authority is kept, by its generation; and when keeping it failed.
     kept_internal: Option<u64>,
     not_kept_at: Option<Instant>,
@@ -71,7 +68,7 @@ impl Custody {
         };
         tokio::spawn(prove(Arc::clone(&self), Arc::clone(&control)));
         let internal = Arc::clone(pen(&control).await.internal());
-        let (is_unlocked, is_damaged, replaced_at) = (false, false, None);
+        let (is_unlocked, is_damaged) = (false, false);
         let mut attendance = Attendance {
             custody: self,
             control,
@@ -81,7 +78,6 @@ impl Custody {
             is_told,
             is_unlocked,
             is_damaged,
-            replaced_at,
             kept_internal: None,
             not_kept_at: None,
         };
@@ -112,7 +108,9 @@ impl Attendance {
         match opened {
             Some(Ok(mut found)) => {
                 (self.is_unlocked, self.kept_internal) = (false, None);
-                retain_news(&mut found, &*pen(&self.control).await);
+                // Dropped when the pen is free again: there may be a hundred thousand.
+                let known = take_known(&mut found, &*pen(&self.control).await);
+                drop(known);
                 if !self.is_told {
                     self.is_told = self.custody.inventory.load().is_some();
                     _ = self.contents.send(found).await;
@@ -143,7 +141,7 @@ impl Attendance {
         match inventory.standing().await {
             Standing::Sound => return,
             Standing::Gone => tracing::error!("the inventory's file is gone: it is made anew from what is in memory"),
-            Standing::Damaged if self.replaced_at.is_some_and(|at| at.elapsed() < REPLACE_PAUSE) => return,
+            Standing::Damaged if !self.custody.may_replace() => return,
             Standing::Damaged => {
                 tracing::error!(
                     "the inventory is damaged: it is made anew from what can be read and what is in memory"
@@ -183,18 +181,19 @@ impl Attendance {
             return Some(self.custody.open_knowing(&known, now).await);
         }
         let replaced = self.custody.replace(&known, now).await;
-        if replaced.is_ok() {
-            (self.is_damaged, self.replaced_at) = (false, Some(Instant::now()));
-        }
+        // Once another one is in its place, that one is opened.
+        self.is_damaged = self.custody.may_replace();
         Some(replaced)
     }
 }
 
-/// Leaves out the certificates that are served already: they were read before the inventory could be written.
-fn retain_news(found: &mut Contents, control: &Control) {
+/// Takes out the certificates that are served already: they were read before the inventory could be written.
+fn take_known(found: &mut Contents, control: &Control) -> Vec<Arc<Kept>> {
     let known: HashMap<_, _> = control.kept().all().map(|kept| (kept.id, &kept.certificate)).collect();
-    let is_known = |kept: &Kept| known.get(&kept.id).is_some_and(|known| known.is_stored_as(&kept.certificate));
-    found.certificates.retain(|kept| !is_known(kept));
+    let is_known = |kept: &Arc<Kept>| known.get(&kept.id).is_some_and(|known| known.is_stored_as(&kept.certificate));
+    let (known, news) = std::mem::take(&mut found.certificates).into_iter().partition(is_known);
+    found.certificates = news;
+    known
 }
 
 /// The pen, as soon as nobody else has it: whoever has may wait for a disk, and must not make a thread wait that others

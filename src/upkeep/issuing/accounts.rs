@@ -249,7 +249,12 @@ impl Accounts {
         // Begun before, or unknown to whoever was asked for an order: if it is there after all, it is not made twice.
         if let Some((stored, key_pkcs8)) = known {
             match acme::Account::register(authority, &key_pkcs8, eab_key.clone()).await {
-                Ok(account) if gone != Some(account.url()) => return Ok(made(account, stored)),
+                Ok(account) if gone != Some(account.url()) => {
+                    let mut entered = made(account, stored);
+                    // One that was there already keeps the address that it was made with.
+                    entered.stored.contact.clear();
+                    return Ok(entered);
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::AccountGone || gone.is_some() && error.is_refusal() => {}
                 Err(error) => return Err(failed(error)),

@@ -156,6 +156,7 @@ mod tests {
     use crate::upkeep::alerts::Alerts;
     use crate::upkeep::custody::Custody;
     use std::sync::Mutex;
+    use tokio::runtime::Handle;
 
     const SITE: &str = "shops.example";
     const STRANGER: &str = "a.customers.example";
@@ -291,7 +292,8 @@ mod tests {
         control.take_in(std::mem::take(&mut contents.certificates));
         let (control, clock) = (Arc::new(Mutex::new(control)), Arc::new(Clock::new(|| NOW)));
         let (board, alerts) = (Arc::new(Board::default()), Arc::new(Alerts::default()));
-        let mut issuing = Issuing::new(custody, control, live, board, clock, alerts, &registry).unwrap();
+        let mut issuing =
+            Issuing::new(custody, control, live, board, clock, alerts, Handle::current(), &registry).unwrap();
         issuing.take_over(contents);
         issuing.step(NOW).await;
         issuing

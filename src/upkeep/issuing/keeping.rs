@@ -47,7 +47,7 @@ impl Workshop {
             sealed_key,
             at: now,
         };
-        let test = self.custody.closed(new.facts.clone(), &new.chain, &new.sealed_key);
+        let test = self.custody.to_try(new.facts.clone(), &new.chain, &new.sealed_key);
         // Its first second may be a moment away, by a clock that goes ahead of ours: until then another one serves.
         let (names, at) = (record.names, now.max(new.facts.not_before));
         // A handshake for each name, with the largest of RSA keys a second or more in all.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::accounts::Accounts;
@@ -46,6 +47,8 @@ pub struct Workshop {
     pub clock: Arc<Clock>,
     /// Who is asked whether a name on demand is still to be served.
     pub asker: Arc<Asker>,
+    /// Where is done what nobody waits for.
+    pub quiet: Handle,
 }
 
 /// An order to be carried out.

@@ -167,10 +167,12 @@ impl RenewalInfo {
             };
             drop(control);
             let workshop = Arc::clone(&self.workshop);
-            self.asked.spawn(async move {
+            let quiet = self.workshop.quiet.clone();
+            let question = async move {
                 let answer = ask(&workshop.accounts, &authority, &kept, now).await;
                 (kept, answer)
-            });
+            };
+            self.asked.spawn_on(question, &quiet);
         }
     }
 }

@@ -151,10 +151,15 @@ impl Issuing {
         self.workshop.accounts.note_begin(&job.authority, self.strangers.is_first(&task), now);
         tracing::info!(domain = %task.subject, role = ?task.role, ca = job.authority.name, "ordering a certificate");
         let workshop = Arc::clone(&self.workshop);
-        let handle = self.running.spawn(async move {
+        let is_waited_for = self.strangers.is_first(&task) || self.askers.contains_key(&task);
+        let order = async move {
             let outcome = workshop.carry_out(&job).await;
             (job, outcome)
-        });
+        };
+        let handle = match is_waited_for {
+            true => self.running.spawn(order),
+            false => self.running.spawn_on(order, &self.workshop.quiet),
+        };
         self.handles.insert(handle.id(), task);
     }
 }

@@ -367,6 +367,16 @@ async fn one_that_cannot_be_written_is_read_as_it_stands() {
 }
 
 #[tokio::test]
+async fn an_older_one_that_cannot_be_written_is_read_as_far_as_it_goes() {
+    let dir = closed_older().await;
+    let inventory = Inventory::open_still(dir.path()).await.unwrap().unwrap();
+    assert_eq!(inventory.certificates().await.unwrap().certificates.len(), CERTIFICATES as usize);
+    assert_eq!(inventory.data_keys().await.unwrap(), [data_key(1)]);
+    assert_eq!(inventory.secret("root").await.unwrap(), Some(secret("root")));
+    assert!(inventory.attempts().await.is_err(), "they were noted otherwise then");
+}
+
+#[tokio::test]
 async fn one_that_is_damaged_where_nothing_can_be_written_is_left_alone_and_read_beside_the_damage() {
     let dir = closed().await;
     let mut conn = connect(dir.path()).await;
