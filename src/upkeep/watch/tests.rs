@@ -195,6 +195,48 @@ fn a_start_tells_the_last_threshold_once_and_a_fresh_file_ends_it() {
 }
 
 #[test]
+fn a_threshold_that_was_told_is_not_told_again_for_whatever_reason_it_is_looked_at() {
+    let mut bench = Bench::new(&[site_of_files(1, &[(-300, 10)])]);
+    bench.step(0, 1);
+    // The site is another one, as after a reload.
+    bench.publish(&[site_of_files(1, &[(-300, 10)])]);
+    bench.step(1, 1);
+    // Some key did not open.
+    KEY_CHANGES.set(1);
+    bench.step(2, 1);
+    // The clock is set back, but not to where the threshold was not due yet.
+    bench.step(-DAY, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 1"]);
+    // Whoever starts anew remembers nothing, and tells what is due now, once: not the thresholds before it.
+    bench.watch = Watch::new(|| KEY_CHANGES.get());
+    bench.step(4 * DAY, 1);
+    bench.step(4 * DAY + 1, 0);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 2"]);
+    bench.step(7 * DAY + 1, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 3"]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_tells_nothing_and_what_is_due_later_again_in_its_second() {
+    let mut bench = Bench::new(&[site_of_files(1, &[(-300, 10)])]);
+    bench.step(4 * DAY, 1);
+    bench.step(0, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 1"], "the threshold before was passed over");
+    bench.step(3 * DAY, 0);
+    bench.step(3 * DAY + 1, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 2"]);
+}
+
+#[test]
+fn another_certificate_has_thresholds_of_its_own() {
+    let mut bench = Bench::new(&[site_of_files(1, &[(-300, 2)])]);
+    bench.step(0, 1);
+    bench.publish(&[site_of_files(1, &[(-300, 10)])]);
+    bench.step(1, 1);
+    assert_eq!(bench.told(), ["s1 certificate_expiring 2"], "an earlier threshold, of a later end");
+}
+
+#[test]
 fn what_is_renewed_by_itself_is_told_only_when_it_is_late() {
     let mut bench = Bench::new(&[site(1, &[(-5, 1)]), site(2, &[(-60, 30)])]);
     // The first was to be renewed when three days were left, the second when thirty were.
