@@ -376,19 +376,29 @@ async fn an_older_one_that_cannot_be_written_is_read_as_far_as_it_goes() {
     assert!(inventory.attempts().await.is_err(), "they were noted otherwise then");
 }
 
+#[rstest]
+#[case::the_fresh_one("certificates.db.salvaging/full")]
+#[case::the_journal_of_the_fresh_one("certificates.db.salvaging-journal/full")]
+#[case::the_copy_that_is_read("certificates.db.copy/full")]
 #[tokio::test]
-async fn one_that_is_damaged_where_nothing_can_be_written_is_left_alone_and_read_beside_the_damage() {
+async fn one_that_is_damaged_where_nothing_can_be_written_is_left_alone_and_read_beside_the_damage(
+    #[case] in_the_way: &str,
+) {
     let dir = closed().await;
     let mut conn = connect(dir.path()).await;
     let index: i64 =
         sqlx::query_scalar("SELECT pageno FROM dbstat WHERE name = 'issuer_copy'").fetch_one(&mut conn).await.unwrap();
     conn.close().await.unwrap();
     overwrite(&dir.path().join(FILE), [index as u64]);
+    let damaged = fs::read(dir.path().join(FILE)).unwrap();
     // In the way of what is carried over.
-    fs::create_dir_all(dir.path().join("certificates.db.salvaging/full")).unwrap();
+    let in_the_way = dir.path().join(in_the_way);
+    fs::create_dir_all(&in_the_way).unwrap();
     let refused = Inventory::open(dir.path(), NOW).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unsalvaged { .. }) && refused.is_for_writing(), "{refused:?}");
-    fs::remove_dir_all(dir.path().join("certificates.db.salvaging")).unwrap();
+    assert!(fs::read(dir.path().join(FILE)).unwrap() == damaged, "another is in its place");
+    assert!(files(dir.path()).iter().all(|file| !file.starts_with(ASIDE)), "{:?}", files(dir.path()));
+    fs::remove_dir_all(in_the_way.parent().unwrap()).unwrap();
     assert_eq!(still(dir.path()).await, (CERTIFICATES as usize, vec![]));
 }
 

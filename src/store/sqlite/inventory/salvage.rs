@@ -314,6 +314,28 @@ async fn carry_numbers(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
 mod tests {
     use super::*;
 
+    /// A database that takes no more pages stands for a full disk: what it holds by then is not all that could be read.
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_is_not_taken_for_lost() {
+        const FULL: u32 = 13;
+        let dir = tempfile::tempdir().unwrap();
+        let damaged = Sqlite::open_sound(&LAYOUT, dir.path()).await.unwrap();
+        let mut writer = damaged.writer().await.unwrap();
+        for name in 0..50 {
+            let write = "INSERT INTO secret (name, sealed, public) VALUES ($1, zeroblob(8000), x'00')";
+            sqlx::query(write).bind(name.to_string()).execute(&mut *writer).await.unwrap();
+        }
+        drop(writer);
+        damaged.close().await;
+        let copy = dir.path().join(COPY);
+        copy_mended(&dir.path().join(FILE), &copy, &[]).unwrap();
+        let fresh = Sqlite::open_sound(&SALVAGING, dir.path()).await.unwrap();
+        let mut writer = fresh.writer().await.unwrap();
+        sqlx::query("PRAGMA main.max_page_count = 40").execute(&mut *writer).await.unwrap();
+        let error = carry_all_on(&mut writer, &copy).await.unwrap_err();
+        assert_eq!(primary_code(&error), Some(FULL), "{error}");
+    }
+
     /// Somebody else in the file stands for all that keeps pages in the log: SQLite tells both in the same way.
     #[tokio::test]
     async fn what_is_not_written_back_is_told() {
