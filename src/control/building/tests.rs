@@ -11,10 +11,13 @@ use crate::certificate::fixture::{DAY, NOW, Pair, pair};
 use crate::certificate::{Certificate, PairPaths, Source};
 use crate::clock::UnixTime;
 use crate::control::{Blueprint, Control, Kept};
+use crate::issuance::{Acme, Authority, CertificateSpec, KeyAlgorithm, Method};
 use crate::name::{DomainName, TenantId};
-use crate::site::{OriginSpec, SiteSpec};
+use crate::plan::Plan;
+use crate::site::{OriginSpec, SiteSpec, Terms};
 use crate::snapshot::Live;
 use crate::store::inventory::{CertificateId, Role};
+use crate::throttle::Throttle;
 
 const CA: &str = "https://ca.example/directory";
 
@@ -38,6 +41,15 @@ impl World {
         };
         let blueprint = Blueprint { domains: domains.iter().map(spec).collect(), ..Blueprint::default() };
         assert!(self.control.apply(blueprint).unwrap().is_empty());
+    }
+
+    /// Serves one domain, held to this plan; gives back its throttle.
+    fn serve_with(&mut self, plan: Option<&Plan>) -> Option<Arc<Throttle>> {
+        let spec = SiteSpec::new(DomainName::parse("www.example.com").unwrap(), OriginSpec::http("127.0.0.1", 1));
+        let terms = Arc::new(Terms { plan: plan.cloned().map(Arc::new), ..Terms::default() });
+        let domains = [Arc::new(SiteSpec { terms, ..spec })].into();
+        assert!(self.control.apply(Blueprint { domains, ..Blueprint::default() }).unwrap().is_empty());
+        self.control.live.snapshot().site("www.example.com").unwrap().throttle.clone()
     }
 
     fn write(&self, stem: &str, pair: &Pair) {
@@ -125,4 +137,83 @@ fn files_that_two_tenants_share_cover_the_domains_of_both() {
     ]);
     let sources = ["c.example.com", "d.example.com", "e.example.com"].map(|name| world.source(name));
     assert_eq!(sources, [Source::Store, Source::Store, Source::Internal]);
+}
+
+#[rstest]
+#[case::ordered(CA, "one", "two", Source::Own)]
+#[case::uploaded("", "one", "two", Source::Internal)]
+#[case::uploaded_by_whose_it_is_now("", "two", "two", Source::Own)]
+#[case::uploaded_by_whose_it_was_before("", "two", "one", Source::Internal)]
+fn a_domain_that_changes_its_tenant_keeps_what_was_ordered_for_it_and_nothing_else(
+    #[case] ca: &str,
+    #[case] stored: &str,
+    #[case] now: &str,
+    #[case] source: Source,
+) {
+    let name = "www.example.com";
+    let certificate = pair(&[name]).make();
+    let before = if now == "one" { "two" } else { "one" };
+    let mut world = World::new();
+    world.serve(&[(name, before, None)]);
+    world.keep(1, stored, ca, name, &certificate);
+    world.serve(&[(name, now, None)]);
+    assert_eq!(world.source(name), source);
+    // A start finds it in the inventory.
+    let mut world = World::new();
+    world.serve(&[(name, now, None)]);
+    world.keep(1, stored, ca, name, &certificate);
+    assert_eq!(world.source(name), source);
+}
+
+#[rstest]
+#[case::ordered(CA, Source::Store)]
+#[case::uploaded("", Source::Internal)]
+fn a_domain_whose_certificate_is_a_groups_by_now_is_covered_by_what_was_ordered_for_it(
+    #[case] ca: &str,
+    #[case] source: Source,
+) {
+    let mut world = World::new();
+    world.serve(&[("www.example.com", "two", None)]);
+    world.keep(1, "one", ca, "www.example.com", &pair(&["www.example.com"]).make());
+    let method = Method {
+        authorities: None,
+        challenge: None,
+        dns: None,
+        key: KeyAlgorithm::default(),
+        profile: None,
+        standby: false,
+    };
+    let names = ["group.example.com", "www.example.com"].map(|name| DomainName::parse(name).unwrap()).into();
+    let group = CertificateSpec { names, tenant: TenantId::new("two"), method: method.clone() };
+    let authority = Authority {
+        name: "one".to_owned(),
+        directory: CA.to_owned(),
+        roots: None,
+        email: None,
+        eab: None,
+        profile: None,
+        preferred_chain: None,
+        is_standby_only: false,
+    };
+    let authorities = vec![Arc::new(authority)];
+    let acme = Acme { agreed_to_terms: true, authorities, method, max_orders: 1, on_demand: None };
+    let blueprint =
+        Blueprint { acme: Some(Arc::new(acme)), groups: vec![Arc::new(group)], ..world.control.blueprint.clone() };
+    assert!(world.control.apply(blueprint).unwrap().is_empty());
+    assert_eq!(world.source("www.example.com"), source);
+}
+
+#[test]
+fn only_a_plan_brings_a_throttle_and_that_outlives_the_plan() {
+    let (mut world, plan) = (World::new(), Plan::new("p", 1));
+    assert!(world.serve_with(None).is_none(), "nothing would ever engage it");
+    let throttle = world.serve_with(Some(&plan)).unwrap();
+    throttle.engage(&plan);
+    assert!(throttle.admit().is_ok() && throttle.admit().is_err());
+    // Its burst is spent, and neither another plan nor none for a while brings another one.
+    let others = [Some(Plan::new("q", 1)), None, Some(plan.clone())].map(|plan| world.serve_with(plan.as_ref()));
+    assert!(others.iter().flatten().all(|other| Arc::ptr_eq(other, &throttle)));
+    let last = others.last().unwrap().as_ref().unwrap();
+    last.engage(&plan);
+    assert!(last.admit().is_err());
 }
