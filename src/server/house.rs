@@ -139,6 +139,9 @@ mod tests {
 
     #[test]
     fn nobody_gets_a_dump_neither_a_file_nor_a_program() {
+        // Where nobody asked for dumps there are none anyway, and nothing would be seen.
+        let maximum = getrlimit(Resource::Core).maximum;
+        setrlimit(Resource::Core, Rlimit { current: maximum, maximum }).unwrap();
         forbid_core_dumps();
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         assert_eq!(getrlimit(Resource::Core).current, Some(0));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use lockgate::store::inventory::Inventory;
 use rstest::rstest;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::estate::*;
 use crate::harness::*;
@@ -249,9 +250,25 @@ fn the_internal_authority_outlives_a_clock_that_is_wrong() {
 
 #[test]
 fn no_core_dump_holds_a_key() {
-    let pki = Pki::new();
-    let gate = Lockgate::under(&pki).domain(SITE, Scripted::ok("")).start();
+    // Where nobody asks for dumps there are none anyway, and nothing would be seen.
+    let maximum = getrlimit(Resource::Core).maximum;
+    setrlimit(Resource::Core, Rlimit { current: maximum, maximum }).unwrap();
+    let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
+    // A program has the limits of whoever calls it.
+    let (program, inherited) = (dir.path().join("program"), dir.path().join("limits"));
+    let wrap = r"base64 -d | LC_ALL=C tr '\000-\377' '\200-\377\000-\177' | base64";
+    fs::write(&program, format!("ulimit -c >> '{}'\n{wrap}", inherited.display())).unwrap();
+    let setup = Lockgate::under(&pki).set("vault.exec", &format!("['sh', '{}']", program.display()));
+    let gate = setup.domain(SITE, Scripted::ok("")).start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", gate.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    // Commands that open keys leave none either.
+    for words in [&["vault", "status"][..], &["vault", "rotate"]] {
+        fs::remove_file(&inherited).unwrap();
+        let output = gate.command(words);
+        assert_eq!(output.code, 0, "{}", output.text());
+        let limits = fs::read_to_string(&inherited).unwrap();
+        assert!(limits.lines().all(|limit| limit == "0"), "{words:?}: {limits}");
+    }
 }
