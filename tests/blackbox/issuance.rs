@@ -22,6 +22,25 @@ fn days_later(gate: &Lockgate, ca: &FaultCa, days: f64) {
     ca.set_now(gate.clock().now_ms() / 1000);
 }
 
+/// An order takes a processor milliseconds, and there may be a thousand: where no processor is left, requests go first.
+#[test]
+fn whoever_orders_gives_way_to_requests() {
+    let (_ca, setup) = at_noon();
+    let gate = setup.domain(SITE, "http://127.0.0.1:1").uncertified().start();
+    gate.await_own(SITE);
+    let threads = gate.niceness();
+    let of = |is_it: fn(&str) -> bool| {
+        threads.iter().filter(|(name, _)| is_it(name)).map(|(_, niceness)| *niceness).collect::<Vec<_>>()
+    };
+    let workers = of(|name| name.strip_prefix("lockgate-").is_some_and(|it| it.parse::<usize>().is_ok()));
+    let (in_time, quiet) = (of(|name| name == "lockgate-office"), of(|name| name == "lockgate-quiet"));
+    assert!(!workers.is_empty() && !in_time.is_empty() && !quiet.is_empty(), "{threads:?}");
+    // What the whole process was started with.
+    let own = of(|name| name == "lockgate")[0];
+    assert!(workers.iter().chain(&in_time).all(|niceness| *niceness == own), "{threads:?}");
+    assert!(quiet.iter().all(|niceness| *niceness == own.max(10)), "{threads:?}");
+}
+
 #[test]
 fn two_lines_and_a_domain_is_on_https() {
     let (site, pki) = (Managed::new(), Pki::new());

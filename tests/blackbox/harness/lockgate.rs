@@ -325,6 +325,18 @@ impl Lockgate {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Its threads by their names, each with its niceness (setpriority(2)).
+    pub fn niceness(&self) -> Vec<(String, i32)> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("running");
+        // One that has ended meanwhile is none.
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        let parts = |stat: String| {
+            let (name, fields) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            Some((name.to_owned(), fields.split(' ').nth(16)?.parse().ok()?))
+        };
+        stats.filter_map(parts).collect()
+    }
+
     /// Open descriptors, without connections to origins: keeping those is the purpose of a pool.
     ///
     /// Whoever is not root may not look: the process is not dumpable. Then there are always none.
