@@ -8,6 +8,8 @@ mod ahead;
 mod attend;
 mod proving;
 mod restore;
+#[cfg(test)]
+mod tests;
 mod unlocking;
 
 use std::path::{Path, PathBuf};
