@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use ahead::Ahead;
 use arc_swap::{ArcSwap, ArcSwapOption};
-pub use attend::{Opening, within};
+pub use attend::{Opening, pen, within};
 use prometheus::{IntGauge, Registry};
 use rustls_pki_types::CertificateDer;
 

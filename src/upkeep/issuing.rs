@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::alerts::Alerts;
-use super::custody::{Contents, Custody};
+use super::custody::{Contents, Custody, pen};
 use super::on_demand::{Admission, Asker};
 use crate::challenge::Board;
 use crate::clock::{Clock, UnixTime};
@@ -205,15 +205,15 @@ impl Issuing {
                     }
                     Err(error) => self.broke_off(&error),
                 },
-                Some(contents) = opened.recv() => self.open_late(contents),
+                Some(contents) = opened.recv() => self.open_late(contents).await,
                 Some((wanted, reply)) = asks.recv() => self.asked(&wanted, reply),
                 Some((name, reply)) = admissions.recv() => self.admit(name, reply),
             }
         }
     }
 
-    fn open_late(&mut self, mut contents: Contents) {
-        lock(&self.control).take_in(std::mem::take(&mut contents.certificates));
+    async fn open_late(&mut self, mut contents: Contents) {
+        pen(&self.control).await.take_in(std::mem::take(&mut contents.certificates));
         self.take_over(contents);
     }
 
@@ -250,6 +250,7 @@ fn try_lock(control: &Mutex<Control>) -> Option<MutexGuard<'_, Control>> {
     }
 }
 
+#[cfg(test)]
 fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
     control.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -198,7 +198,7 @@ fn take_known(found: &mut Contents, control: &Control) -> Vec<Arc<Kept>> {
 
 /// The pen, as soon as nobody else has it: whoever has may wait for a disk, and must not make a thread wait that others
 /// need. If its last holder panicked, the world it published before is still whole.
-pub(super) async fn pen(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
+pub async fn pen(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
     loop {
         if let Some(pen) = try_pen(control) {
             return pen;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::queue::Task;
-use super::{Issuing, lock, try_lock};
+use super::{Issuing, pen, try_lock};
 use crate::clock::UnixTime;
 use crate::control::{Control, Kept};
 use crate::store::inventory::CertificateId;
@@ -82,7 +82,7 @@ impl Issuing {
             }
         }
         if !old.is_empty() {
-            let mut control = lock(&control);
+            let mut control = pen(&control).await;
             control.give_up(&old);
             self.forget_gone_aliases(&control);
         }
@@ -142,6 +142,7 @@ mod tests {
     use rstest::rstest;
     use tempfile::TempDir;
 
+    use super::super::lock;
     use super::*;
     use crate::certificate::facts_of;
     use crate::certificate::fixture::{DAY, NOW, pair};

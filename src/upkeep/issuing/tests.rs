@@ -297,3 +297,37 @@ async fn what_was_replaced_is_given_up_a_week_after_its_end_and_what_is_last_nev
     };
     assert_eq!([kept_at(5).await, kept_at(7).await, kept_at(400).await], [2, 1, 1]);
 }
+
+#[tokio::test]
+async fn whoever_has_the_pen_for_long_keeps_no_order_from_ending_and_nobody_from_being_answered() {
+    let mut bench = Bench::new(&["a.example", "b.example", "c.example"], |acme| acme.max_orders = 2).await;
+    bench.step(NOW).await;
+    assert_eq!(bench.under_way(), [own("a.example"), own("b.example")]);
+    let pen = bench.hold_the_pen();
+    bench.failed(&own("a.example"), failure()).await;
+    bench.issued(&own("b.example"), 0, 90).await;
+    bench.step(NOW).await;
+    let inventory = bench.issuing.workshop.custody.inventory().unwrap();
+    assert_eq!(inventory.certificates().await.unwrap().certificates.len(), 1, "it is stored");
+    assert_eq!(inventory.attempts().await.unwrap().len(), 1, "and so is what failed");
+    bench.issuing.clean(NOW.plus_secs(DAY)).await;
+    pen.release();
+    // What waited for the pen is made up for.
+    assert!(bench.kept().is_empty());
+    bench.step(NOW).await;
+    assert_eq!(bench.kept(), ["b.example"]);
+    assert_eq!(bench.under_way(), [own("c.example")]);
+}
+
+#[tokio::test]
+async fn an_inventory_that_opens_late_waits_for_the_pen_and_keeps_no_thread() {
+    let mut bench = Bench::new(&["a.example"], |_| ()).await;
+    let pen = bench.hold_the_pen();
+    tokio::select! {
+        biased;
+        () = bench.issuing.open_late(Contents::default()) => panic!("the pen was not free"),
+        () = std::future::ready(()) => {}
+    }
+    pen.release();
+    bench.issuing.open_late(Contents::default()).await;
+}

@@ -1,6 +1,8 @@
 //! A loop with an inventory and a vault of its own, and no network.
 
 use std::cell::Cell;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use tempfile::TempDir;
 
@@ -21,6 +23,20 @@ pub(super) struct Bench {
     /// Orders that are over, of which the loop has not heard.
     jobs: HashMap<Task, Job>,
     dir: TempDir,
+}
+
+/// The pen, in other hands.
+pub(super) struct HeldPen {
+    release: mpsc::Sender<()>,
+    holder: JoinHandle<bool>,
+}
+
+impl HeldPen {
+    /// Gives it back; nobody may have waited for that.
+    pub(super) fn release(self) {
+        _ = self.release.send(());
+        assert!(self.holder.join().unwrap(), "the loop waited for the pen");
+    }
 }
 
 pub(super) fn name(text: &str) -> DomainName {
@@ -297,6 +313,25 @@ impl Bench {
             ari: None,
         };
         lock(&self.issuing.control).take_in(vec![Arc::new(kept)]);
+    }
+
+    /// Somebody has the pen while a disk is slow.
+    pub(super) fn hold_the_pen(&self) -> HeldPen {
+        let (release, released) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let control = Arc::clone(&self.issuing.control);
+        let holder = thread::spawn(move || {
+            let _pen = lock(&control);
+            tell.send(()).unwrap();
+            released.recv_timeout(Duration::from_secs(5)).is_ok()
+        });
+        told.recv().unwrap();
+        HeldPen { release, holder }
+    }
+
+    /// The subjects of what is served.
+    pub(super) fn kept(&self) -> Vec<String> {
+        lock(&self.issuing.control).kept().all().map(|kept| kept.subject.to_string()).collect()
     }
 
     /// What an earlier process left under way: subject, authority and URL.
