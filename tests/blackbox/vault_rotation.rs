@@ -18,6 +18,14 @@ const TOKEN: &str = "hvs.CAESIJ";
 /// Wraps by turning one bit of each octet over.
 const PROGRAM: &str = r"base64 -d | LC_ALL=C tr '\000-\377' '\200-\377\000-\177' | base64";
 
+/// The same, but what it has unwrapped once it unwraps to another key, under the same number.
+const FORGETFUL: &str = r"turn() { LC_ALL=C tr '\000-\377' '\200-\377\000-\177'; }
+if [ $2 = unwrap ] && ! mkdir $1/unwrapped; then
+    base64 -d | turn | { dd bs=1 count=4; LC_ALL=C tr '\000-\377' '\001-\377\000'; } | base64
+else
+    base64 -d | turn | base64
+fi";
+
 /// Where keys can come from, all of it with the same key where that lies here.
 struct Places {
     dir: TempDir,
@@ -28,7 +36,14 @@ impl Places {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let transit = Scripted::each(transit);
-        for (name, text) in [("kek", KEK), ("token", TOKEN), ("program", PROGRAM), ("cat", "cat"), ("short", "abc")] {
+        for (name, text) in [
+            ("kek", KEK),
+            ("token", TOKEN),
+            ("program", PROGRAM),
+            ("forgetful", FORGETFUL),
+            ("cat", "cat"),
+            ("short", "abc"),
+        ] {
             fs::write(dir.path().join(name), text).unwrap();
         }
         Self { dir, transit }
@@ -200,6 +215,7 @@ fn what_is_no_place_for_a_key_changes_nothing() {
     let no_wrap = config("cat.toml", "exec = ['sh', 'DIR/cat']");
     let down = config("down.toml", &down);
     let short = config("short.toml", "credential = 'short'");
+    let forgetful = config("forgetful.toml", "exec = ['sh', 'DIR/forgetful', 'DIR']");
     let broken = config("broken.toml", "key_file = 'DIR/nowhere'");
     let elsewhere = config("../elsewhere.toml", "key_env = 'LOCKGATE_TEST_NOTHING'");
     let refused: &[(&[&str], i32, &str)] = &[
@@ -207,6 +223,7 @@ fn what_is_no_place_for_a_key_changes_nothing() {
         (&["--to-credential", "short"], 1, "32"),
         (&["--to-env", "LOCKGATE_TEST_NOTHING"], 1, "the environment variable LOCKGATE_TEST_NOTHING"),
         (&["--to-config", &no_wrap], 1, "it gave the data key back as it was"),
+        (&["--to-config", &forgetful], 1, "gives back another key than it wrapped: nothing was changed"),
         (&["--to-config", &down], 1, "the transit key transit/k at http://127.0.0.1:"),
         (&["--to-config", &short], 1, "the systemd credential short"),
         (&["--to-config", &elsewhere], 1, "LOCKGATE_TEST_NOTHING"),
