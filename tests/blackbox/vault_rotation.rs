@@ -306,11 +306,20 @@ fn a_program_does_not_get_the_secrets_of_others() {
         .env("LOCKGATE_TEST_TSIG", "a2V5IG9mIHRoZSB6b25l")
         .env("CREDENTIALS_DIRECTORY", places.dir.path())
         .env("LOCKGATE_TEST_OF_ITS_OWN", "here")
+        .env("LOCKGATE_TEST_KEK", KEK)
         .start();
     gate.await_own(SHOP);
-    let environment = fs::read_to_string(environment).unwrap();
-    assert!(environment.contains("LOCKGATE_TEST_OF_ITS_OWN=here"), "{environment}");
-    for secret in ["LOCKGATE_TEST_TSIG", "CREDENTIALS_DIRECTORY", "a2V5IG9mIHRoZSB6b25l"] {
-        assert!(!environment.contains(secret), "{environment}");
-    }
+    let check = |secrets: &[&str]| {
+        let environment = fs::read_to_string(&environment).unwrap();
+        assert!(environment.contains("LOCKGATE_TEST_OF_ITS_OWN=here"), "{environment}");
+        for secret in secrets {
+            assert!(!environment.contains(secret), "{environment}");
+        }
+    };
+    check(&["LOCKGATE_TEST_TSIG", "CREDENTIALS_DIRECTORY", "a2V5IG9mIHRoZSB6b25l"]);
+    // Nor the key that follows its own.
+    fs::remove_file(&environment).unwrap();
+    let rotated = gate.command(&["vault", "rotate", "--to-env", "LOCKGATE_TEST_KEK"]);
+    assert_eq!(rotated.code, 0, "{}", rotated.text());
+    check(&["LOCKGATE_TEST_TSIG", "CREDENTIALS_DIRECTORY", "LOCKGATE_TEST_KEK", KEK]);
 }
