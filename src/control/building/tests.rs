@@ -210,7 +210,7 @@ fn only_a_plan_brings_a_throttle_and_that_outlives_the_plan() {
     let throttle = world.serve_with(Some(&plan)).unwrap();
     throttle.engage(&plan);
     assert!(throttle.admit().is_ok() && throttle.admit().is_err());
-    // Its burst is spent, and neither another plan nor none for a while brings another one.
+    // Its burst is spent. Only a verdict that is lifted brings another one: no world that is published does.
     let others = [Some(Plan::new("q", 1)), None, Some(plan.clone())].map(|plan| world.serve_with(plan.as_ref()));
     assert!(others.iter().flatten().all(|other| Arc::ptr_eq(other, &throttle)));
     let last = others.last().unwrap().as_ref().unwrap();

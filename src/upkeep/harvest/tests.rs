@@ -165,6 +165,15 @@ fn another_plan_is_judged_at_once() {
 }
 
 #[test]
+fn a_domain_that_gets_a_plan_is_held_to_it_at_once() {
+    let mut field = Field::with(None);
+    field.arrive(200).pass_time(10);
+    assert!(!field.is_throttled());
+    field.publish(&["www.example.com"], basic());
+    assert!(field.is_throttled());
+}
+
+#[test]
 fn a_name_that_comes_back_finds_its_window() {
     let mut field = Field::with(basic());
     field.arrive(200).pass_time(10);
