@@ -189,7 +189,7 @@ impl Control {
         watched.dedup();
         // What says the same as before is the same from here on.
         let before = self.live.snapshot();
-        if before.len() > 0 {
+        if !before.is_empty() {
             let as_before = |spec: &Arc<SiteSpec>| {
                 let site = before.named(&spec.name).filter(|site| *site.spec == **spec);
                 Arc::clone(site.map_or(spec, |site| &site.spec))

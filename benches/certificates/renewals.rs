@@ -84,7 +84,7 @@ pub fn measure(stock: &Stock, runs: usize) -> [(&'static str, f64, f64); 2] {
 
 /// Tests, keeps and publishes each, evenly over the time; the watch looks once a second as ever.
 fn renew(runtime: &Runtime, custody: &Arc<Custody>, control: &mut Control, live: &Live, renewed: Vec<NewCertificate>) {
-    office::give_way();
+    office::give_way(office::giving_way());
     let alerts = Alerts::default();
     let mut watch = Watch::default();
     watch.step(clock::now(), &live.snapshot(), &alerts);

@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::nice;
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,6 +14,8 @@ const OFFICE_THREADS: usize = 2;
 /// So much nicer than others is a thread that gives way (nice(2)): where there is no processor left, it gets about a tenth
 /// of what they do, and one that wakes up to answer a request need not wait for it.
 const GIVING_WAY: i32 = 10;
+/// Nobody is nicer than that.
+const NICEST: i32 = 19;
 /// How often memory that is free goes back to the system.
 const TIDYING: Duration = Duration::from_secs(30);
 
@@ -28,18 +30,25 @@ pub(super) fn open() -> io::Result<Runtime> {
 /// # Errors
 /// If there is no thread.
 pub fn open_quiet() -> io::Result<Runtime> {
+    let niceness = giving_way();
     Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("lockgate-quiet")
-        .on_thread_start(give_way)
+        .on_thread_start(move || give_way(niceness))
         .enable_all()
         .build()
 }
 
-/// The calling thread gives way from now on. Linux keeps that for each thread of its own, whatever POSIX says.
-pub fn give_way() {
+/// How nice a thread is that gives way to the calling one and its likes.
+pub fn giving_way() -> i32 {
+    getpriority_process(None).unwrap_or_default().saturating_add(GIVING_WAY).min(NICEST)
+}
+
+/// The calling thread is so nice from now on. Linux keeps that for each thread of its own, whatever POSIX says; a thread
+/// that it starts begins as nice.
+pub fn give_way(niceness: i32) {
     // Whoever may not even that goes on as it is.
-    _ = nice(GIVING_WAY);
+    _ = setpriority_process(None, niceness);
 }
 
 /// Gives memory back that has been free for a while, now and then. The allocator does so when a thread ends, and else only

@@ -34,11 +34,12 @@ fn whoever_orders_gives_way_to_requests() {
     };
     let workers = of(|name| name.strip_prefix("lockgate-").is_some_and(|it| it.parse::<usize>().is_ok()));
     let (in_time, quiet) = (of(|name| name == "lockgate-office"), of(|name| name == "lockgate-quiet"));
-    assert!(!workers.is_empty() && !in_time.is_empty() && !quiet.is_empty(), "{threads:?}");
+    // Of those that give way one waits for orders, and another has tried what was issued.
+    assert!(!workers.is_empty() && !in_time.is_empty() && quiet.len() > 1, "{threads:?}");
     // What the whole process was started with.
     let own = of(|name| name == "lockgate")[0];
     assert!(workers.iter().chain(&in_time).all(|niceness| *niceness == own), "{threads:?}");
-    assert!(quiet.iter().all(|niceness| *niceness == own.max(10)), "{threads:?}");
+    assert!(quiet.iter().all(|niceness| *niceness == (own + 10).min(19)), "{threads:?}");
 }
 
 #[test]

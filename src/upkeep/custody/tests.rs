@@ -17,9 +17,11 @@ use super::attend::pen;
 use super::*;
 use crate::certificate::fixture::{NOW, pair};
 use crate::control::Control;
+use crate::issuer::InternalCa;
 use crate::name::DomainName;
 use crate::snapshot::Live;
 use crate::store::inventory::{NewCertificate, Role};
+use crate::vault::rotation;
 
 const FILE: &str = "certificates.db";
 const PAGE_BYTES: u64 = 8192;
