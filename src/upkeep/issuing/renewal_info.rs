@@ -10,7 +10,7 @@ use super::accounts::Accounts;
 use super::due::jitter;
 use super::failure::Failure;
 use super::order::Workshop;
-use super::queue::{Queue, Task};
+use super::queue::{Numbered, Queue, Task};
 use super::try_lock;
 use super::wanted::{Number, Wanted};
 use crate::clock::UnixTime;
@@ -40,7 +40,7 @@ const SILENCE_SECS_MAX: i64 = 86_400;
 /// Whom to ask about which certificate, and when.
 pub struct RenewalInfo {
     workshop: Arc<Workshop>,
-    queue: Queue<Number>,
+    queue: Queue<Number, Numbered>,
     /// Authorities that did not answer, and until when they are not asked.
     silent: HashMap<SharedText, UnixTime>,
     asked: JoinSet<(Arc<Kept>, Result<Answer, Unanswered>)>,

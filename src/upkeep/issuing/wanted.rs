@@ -194,6 +194,12 @@ fn place_of(role: Role) -> usize {
     }
 }
 
+impl From<Number> for usize {
+    fn from(number: Number) -> Self {
+        number.index()
+    }
+}
+
 impl Number {
     fn index(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
