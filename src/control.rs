@@ -173,6 +173,11 @@ impl Control {
         }
     }
 
+    /// Where it publishes.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
     /// The internal authority.
     pub fn internal(&self) -> &Arc<InternalCa> {
         &self.internal

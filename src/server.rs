@@ -218,7 +218,6 @@ impl Server {
         let mut issuing = Issuing::new(
             Arc::clone(&custody),
             Arc::clone(&control),
-            Arc::clone(&live),
             Arc::clone(&shared.challenges),
             Arc::clone(&clock),
             Arc::clone(&alerts),

@@ -26,7 +26,7 @@ mod tests;
 mod wanted;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -126,13 +126,13 @@ impl Issuing {
     pub fn new(
         custody: Arc<Custody>,
         control: Arc<Mutex<Control>>,
-        live: Arc<Live>,
         board: Arc<Board>,
         clock: Arc<Clock>,
         alerts: Arc<Alerts>,
         quiet: Handle,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
+        let live = Arc::clone(control.lock().unwrap_or_else(PoisonError::into_inner).live());
         let (accounts, asker) = (Accounts::new(Arc::clone(&custody)), Arc::default());
         let workshop = Arc::new(Workshop { custody, accounts, board, providers: Arc::default(), clock, asker, quiet });
         Ok(Self {
@@ -252,5 +252,5 @@ fn try_lock(control: &Mutex<Control>) -> Option<MutexGuard<'_, Control>> {
 
 #[cfg(test)]
 fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
-    control.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    control.lock().unwrap_or_else(PoisonError::into_inner)
 }

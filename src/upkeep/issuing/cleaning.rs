@@ -293,8 +293,7 @@ mod tests {
         control.take_in(std::mem::take(&mut contents.certificates));
         let (control, clock) = (Arc::new(Mutex::new(control)), Arc::new(Clock::new(|| NOW)));
         let (board, alerts) = (Arc::new(Board::default()), Arc::new(Alerts::default()));
-        let mut issuing =
-            Issuing::new(custody, control, live, board, clock, alerts, Handle::current(), &registry).unwrap();
+        let mut issuing = Issuing::new(custody, control, board, clock, alerts, Handle::current(), &registry).unwrap();
         issuing.take_over(contents);
         issuing.step(NOW).await;
         issuing

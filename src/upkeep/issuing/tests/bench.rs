@@ -172,8 +172,7 @@ impl Bench {
         control.take_in(contents.certificates.clone());
         let (control, clock) = (Arc::new(Mutex::new(control)), Arc::new(Clock::new(|| CLOCK.get())));
         let (board, alerts) = (Arc::default(), Arc::default());
-        let mut issuing =
-            Issuing::new(custody, control, live, board, clock, alerts, Handle::current(), &registry).unwrap();
+        let mut issuing = Issuing::new(custody, control, board, clock, alerts, Handle::current(), &registry).unwrap();
         issuing.take_over(contents);
         Self { issuing, jobs: HashMap::new(), dir }
     }
