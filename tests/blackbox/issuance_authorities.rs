@@ -113,22 +113,23 @@ fn an_authority_is_told_once_of_another_contact_and_that_there_is_none_any_more(
     let ca = fault_ca(&pki);
     let mut gate = setup(&pki, &[&ca]).set("acme.email", "'ops@lockgate.test'").start();
     gate.await_own(SITE);
-    let told = || ca.requests_for(Resource::Account).into_iter().map(|it| it.payload["contact"].clone()).collect();
+    let told = || -> Vec<String> {
+        ca.requests_for(Resource::Account).iter().map(|it| it.payload["contact"].to_string()).collect()
+    };
     let renewed = |gate: &Lockgate| assert_eq!(command(gate, &["cert", "renew", SITE]).code, 0);
-    let none: Vec<serde_json::Value> = Vec::new();
     renewed(&gate);
-    assert_eq!(told(), none, "it knows from the beginning");
+    assert_eq!(told(), [""; 0], "it knows from the beginning");
     gate.reconfigure(|setup| setup.set("acme.email", "'desk@lockgate.test'"));
     renewed(&gate);
-    let desk = serde_json::json!(["mailto:desk@lockgate.test"]);
-    assert_eq!(told(), [desk.clone()]);
+    let desk = r#"["mailto:desk@lockgate.test"]"#;
+    assert_eq!(told(), [desk]);
     gate.kill();
     gate.start_again();
     renewed(&gate);
-    assert_eq!(told(), [desk.clone()], "it is remembered what it was told");
+    assert_eq!(told(), [desk], "it is remembered what it was told");
     gate.reconfigure(|setup| setup.unset("acme.email"));
     renewed(&gate);
-    assert_eq!((told(), ca.accounts()), (vec![desk, serde_json::json!([])], 1));
+    assert_eq!((told(), ca.accounts()), (vec![desk.to_owned(), "[]".to_owned()], 1));
 }
 
 #[test]
