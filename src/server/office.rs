@@ -25,7 +25,7 @@ pub(super) fn open() -> io::Result<Runtime> {
 }
 
 /// Runs what nobody waits for, and gives way to everything else: certificates are renewed here, which takes a processor
-/// milliseconds each. What a handshake or a person waits for is ordered in the office.
+/// milliseconds each. What a handshake or a person waits for from the beginning is ordered in the office.
 ///
 /// # Errors
 /// If there is no thread.
@@ -45,7 +45,7 @@ pub fn giving_way() -> i32 {
 }
 
 /// The calling thread is so nice from now on. Linux keeps that for each thread of its own, whatever POSIX says; a thread
-/// that it starts begins as nice.
+/// that it starts begins as nice, and so does a connection to the store that is opened on it.
 pub fn give_way(niceness: i32) {
     // Whoever may not even that goes on as it is.
     _ = setpriority_process(None, niceness);

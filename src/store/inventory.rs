@@ -91,15 +91,23 @@ impl Inventory {
         InventoryDb::open(data_dir).await.map(|db| Self { db })
     }
 
-    /// Carries what can be read of the database in `data_dir` into a fresh one, sets the old one aside and opens the
-    /// fresh one: for one that turned out to be damaged while it was used. [`Self::close`] that one first. `now` goes
-    /// into the name of what is set aside.
+    /// Carries what can be read of the database in `data_dir` into a fresh one, and puts that in its place: for one that
+    /// turned out to be damaged while it was used. [`Self::close`] that one first. Says where the old one was set aside,
+    /// with `now` in its name, and how many rows were carried over.
     ///
     /// # Errors
     /// If the disk does not allow it; then the damaged one is still in its place.
+    pub async fn salvage(data_dir: &Path, now: UnixTime) -> Result<(Option<PathBuf>, u64), StoreError> {
+        InventoryDb::replace(data_dir, now).await
+    }
+
+    /// The same, and opens the fresh one.
+    ///
+    /// # Errors
+    /// The same, and those of [`Self::open_sound`]: then the fresh one is in its place.
     pub async fn replace(data_dir: &Path, now: UnixTime) -> Result<OpenedInventory, StoreError> {
-        let (db, set_aside, salvaged_rows) = InventoryDb::replace(data_dir, now).await?;
-        Ok(OpenedInventory { inventory: Self { db }, set_aside, salvaged_rows })
+        let (set_aside, salvaged_rows) = Self::salvage(data_dir, now).await?;
+        Ok(OpenedInventory { inventory: Self::open_sound(data_dir).await?, set_aside, salvaged_rows })
     }
 
     /// Opens it to read, also while a process writes it. `None` if there is none.

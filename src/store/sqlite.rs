@@ -169,7 +169,8 @@ impl Sqlite {
     }
 
     /// The same, with what its log holds, also of an older schema, and without the probe: what is damaged, or is not
-    /// there yet, is met where it is read. `None` if there is none. Also nobody in this process may have it open: without locks of its own, it would drop theirs.
+    /// there yet, is met where it is read. `None` if there is none. Also nobody in this process may have it open: without
+    /// locks of its own, it would drop theirs.
     async fn open_still_with_log(layout: &'static Layout, data_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = data_dir.join(layout.file);
         if !path.try_exists().map_err(|e| error(&path, e.into()))? {

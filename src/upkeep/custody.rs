@@ -28,8 +28,7 @@ use crate::control::Kept;
 use crate::issuance::KeySource;
 use crate::store::StoreError;
 use crate::store::inventory::{
-    Attempts, CertificateId, Inventory, OpenedInventory, Order, OrderId, Provenance, Secret, StoredCertificate,
-    Unusable,
+    Attempts, CertificateId, Inventory, Order, OrderId, Provenance, Secret, StoredCertificate, Unusable,
 };
 use crate::vault::{Vault, VaultError, WrappedKey};
 
@@ -189,9 +188,7 @@ impl Custody {
 
     async fn open_to_write(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
         let taken_over = match Inventory::open_sound(&self.data_dir).await {
-            Ok(inventory) => {
-                self.take_over(OpenedInventory { inventory, set_aside: None, salvaged_rows: 0 }, known, now).await
-            }
+            Ok(inventory) => self.take_over(inventory, known, now).await,
             Err(error) => Err(error.into()),
         };
         match taken_over {
@@ -215,27 +212,24 @@ impl Custody {
     /// # Errors
     /// [`CustodyError`].
     async fn replace(&self, known: &[Arc<Kept>], now: UnixTime) -> Result<Contents, CustodyError> {
-        let opened = Inventory::replace(&self.data_dir, now).await?;
+        let (set_aside, rows) = Inventory::salvage(&self.data_dir, now).await?;
+        // Whatever becomes of it now: the fresh one is in its place, and that is not to be replaced.
         *self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.take_over(opened, known, now).await
+        // What was read is not what is there now.
+        self.take_ahead();
+        if let Some(aside) = set_aside {
+            let aside = aside.display();
+            tracing::error!("the inventory was damaged: {rows} rows were carried over; it is kept as {aside}");
+        }
+        self.take_over(Inventory::open_sound(&self.data_dir).await?, known, now).await
     }
 
     async fn take_over(
         &self,
-        opened: OpenedInventory,
+        inventory: Inventory,
         known: &[Arc<Kept>],
         now: UnixTime,
     ) -> Result<Contents, CustodyError> {
-        if let Some(aside) = &opened.set_aside {
-            // What was read is not what is there now.
-            self.take_ahead();
-            let rows = opened.salvaged_rows;
-            tracing::error!(
-                "the inventory was damaged: {rows} rows were carried over; it is kept as {}",
-                aside.display()
-            );
-        }
-        let inventory = opened.inventory;
         let read = async {
             let (certificates, ids) = self.read(&inventory).await?;
             self.restore(&inventory, &ids, known, now).await?;

@@ -70,19 +70,18 @@ impl InventoryDb {
         Sqlite::open_sound(&LAYOUT, data_dir).await.map(Self)
     }
 
-    /// Also says where the damaged one went, and how many rows were carried over from it.
+    /// Says where the damaged one went, and how many rows were carried over from it.
     pub(in crate::store) async fn replace(
         data_dir: &Path,
         now: UnixTime,
-    ) -> Result<(Self, Option<PathBuf>, u64), StoreError> {
+    ) -> Result<(Option<PathBuf>, u64), StoreError> {
         let unsalvaged = |source| StoreError::Unsalvaged { path: data_dir.join(FILE), source };
         // Where the first step would fail, none is taken.
         access(data_dir, Access::WRITE_OK).map_err(|e| unsalvaged(io::Error::from(e).into()))?;
-        let (set_aside, rows) = salvage::replace(data_dir, now).await.map_err(|error| match error {
+        salvage::replace(data_dir, now).await.map_err(|error| match error {
             StoreError::Unavailable { source, .. } => unsalvaged(source),
             error => error,
-        })?;
-        Ok((Self::open(data_dir).await?, set_aside, rows))
+        })
     }
 
     pub(in crate::store) async fn open_to_read(data_dir: &Path) -> Result<Option<Self>, StoreError> {

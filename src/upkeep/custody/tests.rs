@@ -98,14 +98,24 @@ async fn a_damaged_inventory_is_replaced_at_once_and_once(#[case] spoil: fn(&Pat
     spoil(&file);
     let disk = is_bad.then(|| BadDisk(file.clone()));
     let _bad_disk = tracing::subscriber::set_default(tracing_subscriber::registry().with(disk));
-    let opened = custody(&dir).open(NOW).await;
+    let custody = custody(&dir);
+    let opened = custody.open(NOW).await;
     match opened {
         Ok(contents) => assert!(!is_bad && !contents.certificates.is_empty(), "what could be read is carried over"),
         Err(error) => assert!(is_bad && matches!(error, CustodyError::Store(StoreError::Damaged { .. })), "{error}"),
     }
-    let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let aside: Vec<_> = entries.filter(|name| name.contains(".damaged-")).collect();
-    assert_eq!(aside.len(), 1, "{aside:?}");
+    let aside = || {
+        let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.filter(|name| name.contains(".damaged-")).count()
+    };
+    assert_eq!(aside(), 1);
+    if is_bad {
+        assert!(custody.open(NOW).await.is_err());
+        assert_eq!(aside(), 1, "a minute later");
+        *custody.replaced_at.lock().unwrap() = Instant::now().checked_sub(REPLACE_PAUSE);
+        assert!(custody.open(NOW).await.is_err());
+        assert_eq!(aside(), 2, "an hour later");
+    }
 }
 
 #[tokio::test]

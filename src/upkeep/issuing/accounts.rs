@@ -250,9 +250,16 @@ impl Accounts {
         if let Some((stored, key_pkcs8)) = known {
             match acme::Account::register(authority, &key_pkcs8, eab_key.clone()).await {
                 Ok(account) if gone != Some(account.url()) => {
-                    let mut entered = made(account, stored);
                     // One that was there already keeps the address that it was made with.
-                    entered.stored.contact.clear();
+                    let told = account.tell_contact(authority.email.as_deref()).await;
+                    let mut entered = made(account, stored);
+                    if let Err(error) = told {
+                        tracing::warn!(
+                            ca = authority.name,
+                            "the authority was not told of the e-mail address: {error}"
+                        );
+                        entered.stored.contact.clear();
+                    }
                     return Ok(entered);
                 }
                 Ok(_) => {}
